@@ -1,0 +1,95 @@
+"""Value objects and estimators every floor shares (torch and numpy only)."""
+
+from survlens.core.errors import (
+    CorruptFileError as CorruptFileError,
+)
+from survlens.core.errors import (
+    DataError as DataError,
+)
+from survlens.core.errors import (
+    FitError as FitError,
+)
+from survlens.core.errors import (
+    InvalidTypeError as InvalidTypeError,
+)
+from survlens.core.errors import (
+    InvalidValueError as InvalidValueError,
+)
+from survlens.core.errors import (
+    LeakageError as LeakageError,
+)
+from survlens.core.errors import (
+    MissingDependencyError as MissingDependencyError,
+)
+from survlens.core.errors import (
+    NotFittedError as NotFittedError,
+)
+from survlens.core.errors import (
+    SurvlensError as SurvlensError,
+)
+from survlens.core.errors import (
+    UsageError as UsageError,
+)
+from survlens.core.grid import TimeGrid as TimeGrid
+from survlens.core.nonparametric import (
+    Limits as Limits,
+)
+from survlens.core.nonparametric import (
+    StepCurve as StepCurve,
+)
+from survlens.core.nonparametric import (
+    SurvivalCurve as SurvivalCurve,
+)
+from survlens.core.nonparametric import (
+    breslow_baseline as breslow_baseline,
+)
+from survlens.core.nonparametric import (
+    censoring_survival as censoring_survival,
+)
+from survlens.core.nonparametric import (
+    kaplan_meier as kaplan_meier,
+)
+from survlens.core.nonparametric import (
+    nelson_aalen as nelson_aalen,
+)
+from survlens.core.nonparametric import (
+    reverse_kaplan_meier as reverse_kaplan_meier,
+)
+from survlens.core.outcome import SurvivalOutcome as SurvivalOutcome
+from survlens.core.prediction import (
+    Extrapolate as Extrapolate,
+)
+from survlens.core.prediction import (
+    Interpolation as Interpolation,
+)
+from survlens.core.prediction import (
+    SurvivalPrediction as SurvivalPrediction,
+)
+from survlens.core.protocols import (
+    BaselineHead as BaselineHead,
+)
+from survlens.core.protocols import (
+    Head as Head,
+)
+from survlens.core.protocols import (
+    Inputs as Inputs,
+)
+from survlens.core.protocols import (
+    Reduction as Reduction,
+)
+from survlens.core.protocols import (
+    SurvivalPredictor as SurvivalPredictor,
+)
+from survlens.core.score import (
+    Category as Category,
+)
+from survlens.core.score import (
+    Direction as Direction,
+)
+from survlens.core.score import (
+    Interval as Interval,
+)
+from survlens.core.score import (
+    Score as Score,
+)
+from survlens.core.ties import Ties as Ties

@@ -1,0 +1,242 @@
+"""Kaplan-Meier, Nelson-Aalen, censoring weights and the baseline hazard.
+
+Everything is float64 and right-continuous. Heads, scores and figures share these estimators.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from survlens.core.errors import InvalidValueError
+from survlens.core.outcome import SurvivalOutcome
+from survlens.core.ties import Ties
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepCurve:
+    """A right-continuous step function of time.
+
+    Attributes:
+        times: Jump times, increasing.
+        values: Value from each jump on.
+        initial: Value before the first jump.
+        unit: Unit of time.
+    """
+
+    times: np.ndarray
+    values: np.ndarray
+    initial: float
+    unit: str
+
+    def at(self, times: np.ndarray | float) -> np.ndarray:
+        """Value at `times`."""
+        return self._pick(times, "right")
+
+    def before(self, times: np.ndarray | float) -> np.ndarray:
+        """Left limit at `times`: the value just before."""
+        return self._pick(times, "left")
+
+    def _pick(self, times: np.ndarray | float, side: Literal["left", "right"]) -> np.ndarray:
+        padded = np.concatenate(([self.initial], self.values))
+        return padded[np.searchsorted(self.times, np.asarray(times, dtype=np.float64), side=side)]
+
+
+class Limits(Enum):
+    """Scale on which the confidence limits of a survival curve are symmetric."""
+
+    LOG = "log"
+    LOG_LOG = "log-log"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SurvivalCurve:
+    """A nonparametric survival curve with its counts.
+
+    Attributes:
+        times: Every distinct observed time (event or censoring), increasing.
+        survival: S at `times`.
+        n_risk: Instances at risk just before each time.
+        n_event: Events at each time.
+        std_error: Standard error of log S (Greenwood).
+        lower: Lower confidence limit of S.
+        upper: Upper confidence limit of S.
+        unit: Unit of time.
+    """
+
+    times: np.ndarray
+    survival: np.ndarray
+    n_risk: np.ndarray
+    n_event: np.ndarray
+    std_error: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    unit: str
+
+    @property
+    def curve(self) -> StepCurve:
+        """S(t) as a step function with S(0) = 1."""
+        return StepCurve(self.times, self.survival, 1.0, self.unit)
+
+    def at(self, times: np.ndarray | float) -> np.ndarray:
+        """S at `times`; past the last time the last value is kept."""
+        return self.curve.at(times)
+
+    def before(self, times: np.ndarray | float) -> np.ndarray:
+        """S just before `times`."""
+        return self.curve.before(times)
+
+    def quantile(self, probability: float) -> float:
+        """Smallest time with S <= 1 - probability; the midpoint where S equals that level on a flat stretch, as R does.
+
+        Infinite where the curve ends above the level.
+        """
+        return _crossing(self.times, self.survival, 1 - probability)
+
+    def quantile_limits(self, probability: float) -> tuple[float, float]:
+        """Confidence limits of `quantile`, by inverting the limits of S (Brookmeyer and Crowley)."""
+        level = 1 - probability
+        return _crossing(self.times, self.lower, level), _crossing(self.times, self.upper, level)
+
+
+def _crossing(times: np.ndarray, survival: np.ndarray, level: float) -> float:
+    tolerance = 1e-10
+    below = np.flatnonzero(survival <= level + tolerance)
+    if below.size == 0:
+        return float("inf")
+    first = int(below[0])
+    if abs(survival[first] - level) <= tolerance:
+        further = np.flatnonzero(survival < level - tolerance)
+        if further.size:
+            return float((times[first] + times[int(further[0])]) / 2)
+    return float(times[first])
+
+
+def _counts(time: np.ndarray, flag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct times, number at risk just before each, number of flagged at each."""
+    times, inverse, totals = np.unique(time, return_inverse=True, return_counts=True)
+    flagged = np.bincount(inverse, weights=flag.astype(np.float64), minlength=len(times))
+    at_risk = totals[::-1].cumsum()[::-1].astype(np.float64)
+    return times, at_risk, flagged
+
+
+def _product_limit(
+    times: np.ndarray, at_risk: np.ndarray, flagged: np.ndarray, confidence: float, limits: Limits, unit: str
+) -> SurvivalCurve:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_survival = np.cumsum(np.log1p(-flagged / np.where(at_risk > 0, at_risk, 1.0)))
+        survival = np.exp(log_survival)
+        variance = np.cumsum(np.where(flagged > 0, flagged / (at_risk * (at_risk - flagged)), 0.0))
+        std_error = np.sqrt(variance)
+        z = NormalDist().inv_cdf(0.5 + confidence / 2)
+        if limits is Limits.LOG:
+            lower, upper = survival * np.exp(-z * std_error), np.minimum(survival * np.exp(z * std_error), 1.0)
+        else:
+            spread = z * std_error / log_survival
+            lower = np.exp(-np.exp(np.log(-log_survival) - spread))
+            upper = np.exp(-np.exp(np.log(-log_survival) + spread))
+    untouched = survival >= 1.0
+    lower = np.where(untouched, 1.0, lower)
+    upper = np.where(untouched, 1.0, upper)
+    return SurvivalCurve(times, survival, at_risk, flagged, std_error, lower, upper, unit)
+
+
+def kaplan_meier(outcome: SurvivalOutcome, *, confidence: float = 0.95, limits: Limits = Limits.LOG) -> SurvivalCurve:
+    """Product-limit estimate S(t) = prod over event times u <= t of (1 - d_u / n_u), any event counting.
+
+    `d_u` are the events at u and `n_u` the instances at risk just before u. Limits are symmetric for log S (the default
+    of R) or for log(-log S). Where S reaches 0 the limits are undefined (NaN).
+
+    Args:
+        outcome: What was observed.
+        confidence: Level of the pointwise limits.
+        limits: Scale of the limits.
+
+    References:
+        Kaplan and Meier 1958; Greenwood 1926.
+    """
+    if not 0 < confidence < 1:
+        raise InvalidValueError(f"`confidence` must lie in (0, 1); got {confidence}.")
+    time, event = outcome.numpy()
+    return _product_limit(*_counts(time, event > 0), confidence, limits, outcome.unit)
+
+
+def reverse_kaplan_meier(outcome: SurvivalOutcome, *, confidence: float = 0.95) -> SurvivalCurve:
+    """Kaplan-Meier of the censoring time: who had the event is censored. Its median is the usual median follow-up.
+
+    At a time where both happen, events come first, so those who had an event have left the risk set of censoring.
+
+    References:
+        Schemper and Smith 1996.
+    """
+    time, event = outcome.numpy()
+    times, at_risk, censored = _counts(time, event == 0)
+    _, _, events = _counts(time, event > 0)
+    return _product_limit(times, at_risk - events, censored, confidence, Limits.LOG, outcome.unit)
+
+
+def censoring_survival(outcome: SurvivalOutcome) -> StepCurve:
+    """G(t) = P(censoring time > t), by reverse Kaplan-Meier; `.before(t)` is G(t-), which weights cases."""
+    return reverse_kaplan_meier(outcome).curve
+
+
+def nelson_aalen(outcome: SurvivalOutcome) -> StepCurve:
+    """Cumulative hazard H(t) = sum over event times u <= t of d_u / n_u.
+
+    References:
+        Nelson 1972; Aalen 1978.
+    """
+    time, event = outcome.numpy()
+    times, at_risk, events = _counts(time, event > 0)
+    return StepCurve(times, np.cumsum(events / at_risk), 0.0, outcome.unit)
+
+
+def breslow_baseline(log_risk: np.ndarray | Tensor, outcome: SurvivalOutcome, *, ties: Ties = Ties.EFRON) -> StepCurve:
+    """Cumulative baseline hazard of a Cox model, at the distinct event times, for log-risk 0.
+
+    Breslow: H0 jumps at u by d_u / R_u, with `R_u` the sum of exp(log_risk) over the risk set. Efron: by the sum over
+    l = 0 .. d_u - 1 of 1 / (R_u - l / d_u * D_u), with `D_u` the sum over the tied events. Risks are shifted by their
+    largest value before the exponential, so no log-risk overflows.
+
+    Args:
+        log_risk: One value per instance.
+        outcome: What was observed of the same instances, in any order.
+        ties: Rule for equal event times; use the one of the fit.
+
+    References:
+        Breslow 1972; Efron 1977.
+    """
+    score = log_risk.detach().cpu().double().numpy() if isinstance(log_risk, Tensor) else np.asarray(log_risk, float)
+    time, event = outcome.numpy()
+    if score.shape != time.shape:
+        raise InvalidValueError(f"`log_risk` must have one value per instance; got {score.shape} for {time.shape}.")
+    if not np.isfinite(score).all():
+        raise InvalidValueError("`log_risk` must be finite. The fit has diverged: lower the learning rate.")
+    shift = float(score.max())
+    risk = np.exp(score - shift)
+    times, inverse = np.unique(time, return_inverse=True)
+    in_set = np.bincount(inverse, weights=risk, minlength=len(times))[::-1].cumsum()[::-1]
+    died = event > 0
+    deaths = np.bincount(inverse[died], minlength=len(times))
+    tied = np.bincount(inverse[died], weights=risk[died], minlength=len(times))
+    keep = deaths > 0
+    deaths, tied, in_set = deaths[keep], tied[keep], in_set[keep]
+    if ties is Ties.BRESLOW:
+        jumps = deaths / in_set
+    else:
+        group = np.repeat(np.arange(len(deaths)), deaths)
+        rank = np.arange(len(group)) - np.repeat(deaths.cumsum() - deaths, deaths)
+        terms = 1.0 / (in_set[group] - rank / deaths[group] * tied[group])
+        jumps = np.bincount(group, weights=terms, minlength=len(deaths))
+    return StepCurve(times[keep], np.cumsum(jumps) * np.exp(-shift), 0.0, outcome.unit)
+
+
+def as_tensor(curve: StepCurve) -> tuple[Tensor, Tensor]:
+    """Jump times and values as float64 tensors, to keep in buffers."""
+    return torch.from_numpy(curve.times.copy()), torch.from_numpy(curve.values.copy())

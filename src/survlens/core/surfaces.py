@@ -1,0 +1,46 @@
+"""Formulas between survival, hazard, probability mass and cumulative hazard on a grid.
+
+All work on logarithms where it matters, keep the graph, and take (instance, time) tensors; columns are interval ends.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def log_survival_from_hazard_logits(logits: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
+    """Log S_j = sum over l <= j of log(1 - sigmoid(z_l)), where log(1 - sigmoid(z)) = logsigmoid(-z).
+
+    An epsilon inside the logarithm lets S rise above 1 in float32 and loses the tail; `logsigmoid` keeps both.
+    """
+    return torch.nn.functional.logsigmoid(-logits).cumsum(-1)
+
+
+def previous(log_survival: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
+    """The log-survival at the start of each interval, with log S(0) = 0."""
+    return torch.nn.functional.pad(log_survival[:, :-1], (1, 0))
+
+
+def hazard_from_log_survival(log_survival: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
+    """h_j = 1 - S_j / S_(j-1): the probability of an event in interval j, given survival to its start."""
+    before = previous(log_survival)
+    step = torch.where(torch.isinf(before), torch.zeros_like(before), log_survival - before)
+    hazard = -torch.expm1(step)
+    return torch.where(torch.isinf(before), torch.ones_like(hazard), hazard)
+
+
+def log_survival_from_hazard(hazard: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
+    """Log S_j = sum over l <= j of log(1 - h_l)."""
+    return torch.log1p(-hazard).cumsum(-1)
+
+
+def pmf_from_log_survival(log_survival: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
+    """p_j = S_(j-1) - S_j, as S_(j-1) * h_j so that no digits cancel."""
+    return torch.exp(previous(log_survival)) * hazard_from_log_survival(log_survival)
+
+
+def log_survival_from_pmf(pmf: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
+    """Log S_j = log(1 - sum over l <= j of p_l)."""
+    return torch.log1p(-pmf.cumsum(-1).clamp(max=1.0))

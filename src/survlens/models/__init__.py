@@ -1,0 +1,1 @@
+"""Encoders, fusion and head as one survival model; classical models behind the same face."""

@@ -1,0 +1,146 @@
+"""CoxVAE: a variational autoencoder whose latent space also has to rank survival."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import Enum
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from survlens.core.errors import InvalidValueError
+from survlens.core.outcome import SurvivalOutcome
+from survlens.core.prediction import SurvivalPrediction
+from survlens.core.protocols import Inputs
+from survlens.core.ties import Ties
+from survlens.encoders.mlp import MLP
+from survlens.encoders.residual import ResidualCNN
+from survlens.generators.decoders import DenseDecoder, ResidualDecoder
+from survlens.generators.vae import Evidence, Likelihood, VariationalAutoencoder
+from survlens.heads.cox import CoxPH
+from survlens.models.survival_model import check_modalities
+
+
+class CoxVAE(nn.Module):
+    """Encoder and decoder of images with a survival head on the latent vector (Weber et al., CoxVAE).
+
+    Trained on `tau * mean_i(bound_i / D) + (1 - tau) * L_head`, with D the values per image, by
+    `survlens.training.objectives.CoxVAEObjective`. With the linear head, one unit of latent dimension i multiplies the
+    hazard by exp(weight_i), and decoding along i shows what that dimension *is*.
+
+    Args:
+        vae: The autoencoder of `inputs["image"]`.
+        head: Survival head over the latent vector, followed by the clinical covariates where `covariates` > 0.
+        covariates: Features of `inputs["table"]` that enter the head beside the latents.
+    """
+
+    def __init__(self, vae: VariationalAutoencoder, head: nn.Module, *, covariates: int = 0):
+        super().__init__()
+        self.vae, self.head, self.covariates = vae, head, covariates
+        expected = vae.latent + covariates
+        if getattr(head, "in_features", expected) != expected:
+            raise InvalidValueError(
+                f"`head` must take {vae.latent} latents + {covariates} covariates = {expected} features; "
+                f"got {head.in_features}."
+            )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the inputs that the model needs."""
+        return ("image", "table") if self.covariates else ("image",)
+
+    def latent(self, inputs: Inputs) -> Float[Tensor, "instance latent"]:
+        """Latent means of the images."""
+        check_modalities(inputs, self.modalities)
+        return self.vae(inputs["image"])
+
+    def embed(self, inputs: Inputs) -> Float[Tensor, "instance embedding"]:
+        """What the head sees: latent means, then the covariates."""
+        return self._with_covariates(self.latent(inputs), inputs)
+
+    forward = embed
+
+    def decode(self, latent: Float[Tensor, "instance latent"]) -> Float[Tensor, "instance channel *space"]:
+        """Expected images of latent vectors."""
+        return self.vae.decode(latent)
+
+    def evidence(self, inputs: Inputs, *, generator: torch.Generator | None = None) -> Evidence:
+        """Terms of the evidence bound of the images."""
+        check_modalities(inputs, self.modalities)
+        return self.vae.evidence(inputs["image"], generator=generator)
+
+    def head_loss(
+        self, embedding: Float[Tensor, "instance latent"], inputs: Inputs, outcome: SurvivalOutcome
+    ) -> Float[Tensor, " instance"]:
+        """The head's loss for given latents (means or draws), one value per instance."""
+        return self.head.loss(self._with_covariates(embedding, inputs), outcome)  # type: ignore[operator]
+
+    def loss(self, inputs: Inputs, outcome: SurvivalOutcome) -> Float[Tensor, " instance"]:
+        """The head's loss at the latent means, one value per instance."""
+        return self.head_loss(self.latent(inputs), inputs, outcome)
+
+    def predict_survival(self, inputs: Inputs, times: Float[Tensor, " time"] | None = None) -> SurvivalPrediction:
+        """Survival curves, at the head's own knots or at `times`."""
+        return self.head.predict(self.embed(inputs), times)  # type: ignore[operator]
+
+    def risk(self, inputs: Inputs) -> Float[Tensor, " instance"]:
+        """The head's risk; higher is worse."""
+        return self.head.risk(self.embed(inputs))  # type: ignore[operator]
+
+    def _with_covariates(self, latent: Tensor, inputs: Inputs) -> Tensor:
+        return torch.cat([latent, inputs["table"]], dim=1) if self.covariates else latent
+
+
+class Architecture(Enum):
+    """Networks of a CoxVAE. DENSE: fully connected, for small images. RESIDUAL: one residual block per width."""
+
+    DENSE = "dense"
+    RESIDUAL = "residual"
+
+
+def cox_vae(
+    image_shape: Sequence[int],
+    *,
+    latent: int = 8,
+    architecture: Architecture = Architecture.RESIDUAL,
+    widths: Sequence[int] | None = None,
+    likelihood: Likelihood = Likelihood.GAUSSIAN,
+    covariates: int = 0,
+    seed: int = 0,
+) -> CoxVAE:
+    """A CoxVAE with a linear Cox head without bias, for images or volumes of one shape.
+
+    Args:
+        image_shape: (channel, height, width), or (channel, height, width, depth) for volumes.
+        latent: Dimensions of the latent vector.
+        architecture: Networks of encoder and decoder.
+        widths: Widths of the encoder, mirrored in the decoder; (256, 256) dense and (16, 32, 64, 128) residual by
+            default, fewer where the sides cannot be halved so often.
+        likelihood: Distribution of a pixel.
+        covariates: Clinical features beside the latents.
+        seed: Seed of the initial weights; the global source of random numbers is left as it was.
+    """
+    shape = tuple(int(side) for side in image_shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if architecture is Architecture.DENSE:
+            hidden = tuple(widths or (256, 256))
+            encoder: nn.Module = MLP(math.prod(shape), hidden)
+            decoder: nn.Module = DenseDecoder(latent, shape, hidden[::-1])
+        else:
+            channels = tuple(widths or _fitting_widths(shape))
+            encoder = ResidualCNN(shape[0], channels, dimensions=len(shape) - 1, image_size=shape[1:])
+            decoder = ResidualDecoder(latent, shape, channels[::-1])
+        vae = VariationalAutoencoder(encoder, decoder, likelihood=likelihood)
+        return CoxVAE(vae, CoxPH(latent + covariates, ties=Ties.EFRON), covariates=covariates)
+
+
+def _fitting_widths(shape: tuple[int, ...]) -> tuple[int, ...]:
+    depth = 0
+    while depth < 4 and all(side % 2 ** (depth + 1) == 0 and side // 2 ** (depth + 1) >= 2 for side in shape[1:]):
+        depth += 1
+    if depth == 0:
+        raise InvalidValueError(f"`image_shape` must have even sides of at least 4; got {shape}. Set an image size.")
+    return (16, 32, 64, 128)[:depth]
