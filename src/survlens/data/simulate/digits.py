@@ -60,8 +60,9 @@ def scikit_digits_survival(*, seed: int = 0, censored: float = 0.17) -> DigitsSt
     """
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    return _simulated(digits.images[:, None] / 16.0, digits.target, seed, censored)
+    pixels, digit = load_digits(return_X_y=True)
+    images = np.asarray(pixels).reshape(-1, 1, 8, 8) / 16.0
+    return _simulated(images, np.asarray(digit), seed, censored)
 
 
 def mnist_survival(folder: Path, *, seed: int = 0, censored: float = 0.17) -> DigitsStudy:
