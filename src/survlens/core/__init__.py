@@ -50,6 +50,9 @@ from survlens.core.nonparametric import (
     kaplan_meier as kaplan_meier,
 )
 from survlens.core.nonparametric import (
+    log_breslow_baseline as log_breslow_baseline,
+)
+from survlens.core.nonparametric import (
     nelson_aalen as nelson_aalen,
 )
 from survlens.core.nonparametric import (

@@ -200,9 +200,9 @@ def nelson_aalen(outcome: SurvivalOutcome) -> StepCurve:
 def breslow_baseline(log_risk: np.ndarray | Tensor, outcome: SurvivalOutcome, *, ties: Ties = Ties.EFRON) -> StepCurve:
     """Cumulative baseline hazard of a Cox model, at the distinct event times, for log-risk 0.
 
-    Breslow: H0 jumps at u by d_u / R_u, with `R_u` the sum of exp(log_risk) over the risk set. Efron: by the sum over
-    l = 0 .. d_u - 1 of 1 / (R_u - l / d_u * D_u), with `D_u` the sum over the tied events. Risks are shifted by their
-    largest value before the exponential, so no log-risk overflows.
+    Breslow: H0 jumps at u by d_u / R_u, with `R_u` the sum of exp(log_risk) over the risk set. Efron: by the sum over l
+    = 0 .. d_u - 1 of 1 / (R_u - l / d_u * D_u), with `D_u` the sum over the tied events. Log-risks far from 0 can push
+    it out of the range of floats; `log_breslow_baseline` stays finite.
 
     Args:
         log_risk: One value per instance.
@@ -212,29 +212,50 @@ def breslow_baseline(log_risk: np.ndarray | Tensor, outcome: SurvivalOutcome, *,
     References:
         Breslow 1972; Efron 1977.
     """
+    curve = log_breslow_baseline(log_risk, outcome, ties=ties)
+    with np.errstate(over="ignore"):
+        return StepCurve(curve.times, np.exp(curve.values), 0.0, curve.unit)
+
+
+def log_breslow_baseline(
+    log_risk: np.ndarray | Tensor, outcome: SurvivalOutcome, *, ties: Ties = Ties.EFRON
+) -> StepCurve:
+    """Logarithm of `breslow_baseline`: finite whatever finite log-risks come in; minus infinity before the first event.
+
+    All sums are kept as logarithms, because after the instances with the highest risks have left, what remains of the
+    risk set is lost to any common scale.
+
+    Args:
+        log_risk: One value per instance.
+        outcome: What was observed of the same instances, in any order.
+        ties: Rule for equal event times.
+    """
     score = log_risk.detach().cpu().double().numpy() if isinstance(log_risk, Tensor) else np.asarray(log_risk, float)
     time, event = outcome.numpy()
     if score.shape != time.shape:
         raise InvalidValueError(f"`log_risk` must have one value per instance; got {score.shape} for {time.shape}.")
     if not np.isfinite(score).all():
         raise InvalidValueError("`log_risk` must be finite. The fit has diverged: lower the learning rate.")
-    shift = float(score.max())
-    risk = np.exp(score - shift)
-    times, inverse = np.unique(time, return_inverse=True)
-    in_set = np.bincount(inverse, weights=risk, minlength=len(times))[::-1].cumsum()[::-1]
-    died = event > 0
-    deaths = np.bincount(inverse[died], minlength=len(times))
-    tied = np.bincount(inverse[died], weights=risk[died], minlength=len(times))
-    keep = deaths > 0
-    deaths, tied, in_set = deaths[keep], tied[keep], in_set[keep]
-    if ties is Ties.BRESLOW:
-        jumps = deaths / in_set
-    else:
+    # Latest first, and at one time events last: the risk set is all that stands up to the last event of a time.
+    order = np.lexsort((event > 0, -time))
+    running = np.logaddexp.accumulate(score[order]) if len(order) else score
+    events = np.flatnonzero(event[order] > 0)
+    times, deaths = np.unique(time[order][events], return_counts=True)
+    deaths = deaths[::-1]
+    end = deaths.cumsum()
+    log_in_set = running[events[end - 1]]
+    jumps = np.log(deaths) - log_in_set
+    if ties is Ties.EFRON:
         group = np.repeat(np.arange(len(deaths)), deaths)
-        rank = np.arange(len(group)) - np.repeat(deaths.cumsum() - deaths, deaths)
-        terms = 1.0 / (in_set[group] - rank / deaths[group] * tied[group])
-        jumps = np.bincount(group, weights=terms, minlength=len(deaths))
-    return StepCurve(times[keep], np.cumsum(jumps) * np.exp(-shift), 0.0, outcome.unit)
+        first = events[end - deaths]
+        others = np.where(first > 0, np.exp(running[np.maximum(first - 1, 0)] - log_in_set), 0.0)
+        tied = np.bincount(group, weights=np.exp(score[order][events] - log_in_set[group]), minlength=len(deaths))
+        weight = 1 - (np.arange(len(group)) - (end - deaths)[group]) / deaths[group]
+        # Q + (1 - l/d) D with Q = R - D: nothing cancels where the tied events are the whole risk set.
+        terms = 1.0 / (others[group] + weight * tied[group])
+        jumps = np.log(np.bincount(group, weights=terms, minlength=len(deaths))) - log_in_set
+    values = np.logaddexp.accumulate(jumps[::-1]) if len(jumps) else jumps
+    return StepCurve(times, values, -np.inf, outcome.unit)
 
 
 def as_tensor(curve: StepCurve) -> tuple[Tensor, Tensor]:

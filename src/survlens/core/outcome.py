@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 import torch
@@ -91,8 +92,15 @@ class SurvivalOutcome:
     def __len__(self) -> int:
         return int(self.time.shape[0])
 
-    def __getitem__(self, index: slice | Tensor | np.ndarray | Sequence[int]) -> SurvivalOutcome:
-        rows = index if isinstance(index, slice | Tensor) else torch.as_tensor(np.asarray(index))
+    @property
+    def shape(self) -> tuple[int]:
+        """One axis of instances; with it, scikit-learn's splitters take an outcome as `y`."""
+        return (len(self),)
+
+    def __getitem__(
+        self, index: slice | Tensor | np.ndarray | Sequence[int] | tuple[object, EllipsisType]
+    ) -> SurvivalOutcome:
+        rows = row_index(index[0] if isinstance(index, tuple) else index)  # type: ignore[arg-type]
         return SurvivalOutcome(self.time[rows], self.event[rows], self.unit)
 
     @property
@@ -107,3 +115,11 @@ class SurvivalOutcome:
     def to(self, device: torch.device | str) -> SurvivalOutcome:
         """The same outcome on another device."""
         return SurvivalOutcome(self.time.to(device), self.event.to(device), self.unit)
+
+
+def row_index(index: slice | Tensor | np.ndarray | Sequence[int]) -> slice | Tensor:
+    """What torch takes as an index of rows: also from an empty list, a reversed array or one that is read-only."""
+    if isinstance(index, slice | Tensor):
+        return index
+    rows = np.asarray(index)
+    return torch.from_numpy(np.array(rows if rows.size else rows.astype(np.int64)))

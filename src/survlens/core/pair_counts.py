@@ -70,7 +70,7 @@ def pair_counts(risk: np.ndarray | Tensor, outcome: SurvivalOutcome) -> PairCoun
         raise InvalidValueError(f"`risk` must not be NaN; got {int(np.isnan(values).sum())} such values.")
     died = event > 0
     rank = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    # Events at a time get an even key and censorings at that time the odd key above it, so j outlives i iff key_j > key_i.
+    # Events get an even key and censorings at the same time the odd key above it: j outlives i iff key_j > key_i.
     key = 2 * np.unique(time, return_inverse=True)[1].astype(np.int64) + ~died
     comparable = _pairs_above(key, np.zeros_like(key), died)
     tied_risk = _pairs_above(key, rank, died)
@@ -105,8 +105,8 @@ def _pairs_within(labels: np.ndarray) -> int:
 def _inversions(rank: np.ndarray, counted: np.ndarray) -> int:
     """Pairs of positions p < q with `rank[q] < rank[p]` and p counted.
 
-    Two ranks differ first at one binary digit. Digit by digit from the highest, rows that agree so far stand together in
-    their first order, and each counted 1 meets the 0s after it; then every group is split, zeros first.
+    Two ranks differ first at one binary digit. Digit by digit from the highest, rows that agree so far stand together
+    in their first order, and each counted 1 meets the 0s after it; then every group is split, zeros first.
     """
     total, position = 0, np.arange(len(rank))
     for digit in range(int(rank.max(initial=0)).bit_length() - 1, -1, -1):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from survlens.core import surfaces
 from survlens.core.errors import InvalidValueError
+from survlens.core.outcome import row_index
 
 
 class Interpolation(Enum):
@@ -80,14 +81,15 @@ class SurvivalPrediction:
                 f"`log_survival` must not be NaN; got NaN in rows {rows[:5]}. Check these instances' inputs."
             )
         slack = 1e-5 if values.dtype in (torch.float32, torch.bfloat16, torch.float16) else 1e-12
-        if bool((values > slack).any()) or bool((values[:, 1:] > values[:, :-1] + slack).any()):
+        room = slack * (1 + values[:, :-1].abs().clamp(max=1e30))  # rounding grows with the size of the values
+        if bool((values > slack).any()) or bool((values[:, 1:] > values[:, :-1] + room).any()):
             raise InvalidValueError("`log_survival` must be <= 0 and never rise along the times.")
 
     def __len__(self) -> int:
         return int(self.log_survival.shape[0])
 
     def __getitem__(self, index: slice | Tensor | np.ndarray | Sequence[int]) -> SurvivalPrediction:
-        rows = index if isinstance(index, slice | Tensor) else torch.as_tensor(np.asarray(index))
+        rows = row_index(index)
         rate = None if self.log_hazard_rate is None else self.log_hazard_rate[rows]
         return SurvivalPrediction(self.times, self.log_survival[rows], self.interpolation, self.unit, rate)
 
@@ -175,9 +177,12 @@ class SurvivalPrediction:
             dead = torch.isinf(end)
             mixed = start + share * (torch.where(dead, start, end) - start)
             return torch.where(dead & (share > 0), end, mixed)
-        # S = S0 + share (S1 - S0) = S0 (1 - share * hazard): in logarithms nothing underflows.
+        # S = S0 + share (S1 - S0) = S0 (1 - share * hazard): in logarithms nothing underflows, except at the knot
+        # itself after a deep fall, where the hazard rounds to 1.
         hazard = surfaces.hazard_from_log_survival(self.log_survival)[:, left]
-        return start + torch.log1p(-share * hazard)
+        there = share >= 1
+        inside = torch.where(there, torch.zeros_like(share), share)
+        return torch.where(there, end, start + torch.log1p(-inside * hazard))
 
     def _log_rate_at(self, asked: Tensor, log_survival: Tensor) -> Tensor | None:
         interval = torch.searchsorted(self.times, asked, right=False).clamp(max=len(self.times) - 1)

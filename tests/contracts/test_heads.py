@@ -1,0 +1,361 @@
+"""Every law over every head. A new head is one row of `HEADS`."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from contracts.strategies import UNIT, Case, cases, permutations
+from survlens import heads
+from survlens.core import surfaces
+from survlens.core.errors import InvalidValueError, NotFittedError
+from survlens.core.grid import TimeGrid
+from survlens.core.outcome import SurvivalOutcome
+from survlens.core.protocols import BaselineHead, Head, Reduction
+from survlens.core.ties import Ties
+from survlens.heads.cox import CoxPH
+from survlens.heads.logistic_hazard import LogisticHazard
+
+WIDTH = 3
+
+
+def network(columns: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDTH, 4), nn.Tanh(), nn.Linear(4, columns))
+
+
+def partial_likelihood_terms(head: Any, embedding: Tensor, outcome: SurvivalOutcome) -> Tensor:
+    """The head's own claim about relative hazards, summed over risk sets in a loop."""
+    share = head.risk(embedding).exp()
+    terms = []
+    for i, (now, event) in enumerate(zip(outcome.time.tolist(), outcome.event.tolist(), strict=True)):
+        tied = (outcome.time == now) & (outcome.event > 0)
+        at_risk, same, d = share[outcome.time >= now].sum(), share[tied].sum(), int(tied.sum())
+        weights = [0.0 if head.ties is Ties.BRESLOW else rank / d for rank in range(d)]
+        logs = [torch.log(at_risk - weight * same) for weight in weights]
+        terms.append(sum(logs) / d - share[i].log() if event else 0 * share[i])
+    return torch.stack(terms)
+
+
+def interval_terms(head: Any, embedding: Tensor, outcome: SurvivalOutcome) -> Tensor:
+    """-log of the predicted mass of the event's interval, or of surviving the last interval seen to its half."""
+    prediction = head.predict(embedding)
+    ends = prediction.times
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    terms = []
+    for i, (time, event) in enumerate(zip(outcome.time.tolist(), outcome.event.tolist(), strict=True)):
+        if event and time <= float(ends[-1]):
+            terms.append(-prediction.pmf[i, int(((starts < time) & (time <= ends)).nonzero()[0, 0])].log())
+        else:
+            seen = int((time > ends).sum()) if event else int((time >= (starts + ends) / 2).sum())
+            terms.append(-prediction.log_survival[i, seen - 1] if seen else 0 * prediction.log_survival[i, 0])
+    return torch.stack(terms)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A head under test: how to build it for an embedding of WIDTH, and its loss by a slow second route."""
+
+    build: Callable[[TimeGrid], nn.Module]
+    terms: Callable[[Any, Tensor, SurvivalOutcome], Tensor]
+
+
+HEADS = {
+    "CoxPH": Row(lambda grid: CoxPH(WIDTH), partial_likelihood_terms),
+    "CoxPH Breslow": Row(lambda grid: CoxPH(WIDTH, ties=Ties.BRESLOW), partial_likelihood_terms),
+    "CoxPH network": Row(lambda grid: CoxPH(WIDTH, network=network(1)), partial_likelihood_terms),
+    "LogisticHazard": Row(lambda grid: LogisticHazard(WIDTH, grid), interval_terms),
+    "LogisticHazard network": Row(lambda grid: LogisticHazard(WIDTH, grid, network=network(len(grid))), interval_terms),
+}
+
+GRID = TimeGrid.equidistant(40.0, 8, UNIT)
+every_head = pytest.mark.parametrize("row", HEADS.values(), ids=HEADS.keys())
+few = settings(max_examples=20, deadline=None)
+
+
+def built(row: Row, grid: TimeGrid = GRID, seed: int = 0) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return row.build(grid).double()
+
+
+def fitted(row: Row, case: Case) -> Any:
+    head = built(row, case.grid)
+    if isinstance(head, BaselineHead):
+        head.fit_baseline(case.embedding, case.outcome)
+    return head
+
+
+def example(rows: int = 30, seed: int = 3) -> Case:
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.randint(1, 40, (rows,), generator=generator).double()
+    event = torch.randint(0, 2, (rows,), generator=generator)
+    event[time.argmax()] = 0
+    embedding = torch.randn((rows, WIDTH), generator=generator, dtype=torch.float64)
+    return Case(embedding, embedding[:, 0], SurvivalOutcome(time, event, UNIT), GRID)
+
+
+def test_every_public_head_has_a_row() -> None:
+    public = {
+        found
+        for _, found in inspect.getmembers(heads, inspect.isclass)
+        if hasattr(found, "loss") and hasattr(found, "predict")
+    }
+    assert public == {type(built(row)) for row in HEADS.values()}
+
+
+@every_head
+def test_a_head_keeps_the_protocol_and_the_arguments_it_was_built_with(row: Row) -> None:
+    head = built(row)
+    assert isinstance(head, Head)
+    assert isinstance(head.reduction, Reduction)
+    assert head.grid is None or isinstance(head.grid, TimeGrid)
+    assert all(hasattr(head, name) for name in inspect.signature(type(head)).parameters)
+
+
+@every_head
+@few
+@given(case=cases(width=WIDTH))
+def test_survival_never_rises_and_stays_between_0_and_1(row: Row, case: Case) -> None:
+    prediction = fitted(row, case).predict(case.embedding)
+    survival = prediction.survival
+    assert bool(((survival >= 0) & (survival <= 1)).all())
+    assert bool((survival.diff(dim=1) <= 0).all())
+    assert (prediction.unit, prediction.log_survival.dtype) == (UNIT, torch.float64)
+
+
+@every_head
+@few
+@given(case=cases(width=WIDTH))
+def test_masses_and_tail_sum_to_1(row: Row, case: Case) -> None:
+    prediction = fitted(row, case).predict(case.embedding)
+    total = prediction.pmf.sum(1) + prediction.survival[:, -1]
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
+    assert bool((prediction.pmf >= 0).all())
+
+
+@every_head
+@few
+@given(case=cases(width=WIDTH, scale=0.7))
+def test_hazard_to_survival_to_hazard_returns(row: Row, case: Case) -> None:
+    prediction = fitted(row, case).predict(case.embedding)
+    again = surfaces.log_survival_from_hazard(prediction.hazard)
+    alive = prediction.survival > 1e-6
+    torch.testing.assert_close(again[alive], prediction.log_survival[alive], rtol=1e-8, atol=1e-10)
+
+
+@every_head
+@few
+@given(case=cases(width=WIDTH))
+def test_the_loss_is_the_term_of_its_own_prediction(row: Row, case: Case) -> None:
+    head = fitted(row, case)
+    losses, terms = head.loss(case.embedding, case.outcome), row.terms(head, case.embedding, case.outcome)
+    torch.testing.assert_close(losses, terms, rtol=1e-8, atol=1e-9)
+
+
+@every_head
+@few
+@given(case=cases(width=WIDTH), data=st.data())
+def test_permuting_instances_permutes_results(row: Row, case: Case, data: st.DataObject) -> None:
+    order = data.draw(permutations(len(case)))
+    head = fitted(row, case)
+    losses, risk = head.loss(case.embedding, case.outcome), head.risk(case.embedding)
+    curves = head.predict(case.embedding).log_survival
+    permuted = head.loss(case.embedding[order], case.outcome[order])
+    torch.testing.assert_close(permuted, losses[order], rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(head.risk(case.embedding[order]), risk[order], rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(head.predict(case.embedding[order]).log_survival, curves[order], rtol=1e-11, atol=1e-12)
+
+
+@every_head
+def test_a_batch_equals_its_members_except_for_risk_sets(row: Row) -> None:
+    case = example()
+    head = fitted(row, case)
+    curves, risk = head.predict(case.embedding).log_survival, head.risk(case.embedding)
+    losses = head.loss(case.embedding, case.outcome)
+    for i in range(len(case)):
+        one = slice(i, i + 1)
+        torch.testing.assert_close(head.predict(case.embedding[one]).log_survival, curves[one])
+        torch.testing.assert_close(head.risk(case.embedding[one]), risk[one])
+        if head.reduction is Reduction.PER_INSTANCE:
+            torch.testing.assert_close(head.loss(case.embedding[one], case.outcome[one]), losses[one])
+
+
+@every_head
+@pytest.mark.parametrize(
+    ("time", "event"),
+    [([3.0, 5.0, 5.0], [0, 0, 0]), ([7.0], [1]), ([7.0], [0]), ([2.0] * 5, [1] * 5), ([2.0] * 3, [1, 0, 1])],
+    ids=["all censored", "one event", "one censored", "all tied", "tied with censored"],
+)
+def test_thin_batches_train_and_predict(row: Row, time: list[float], event: list[int]) -> None:
+    outcome = SurvivalOutcome.from_arrays(time, event, UNIT)
+    embedding = example(len(time)).embedding
+    head = built(row)
+    losses = head.loss(embedding, outcome)
+    assert losses.shape == (len(time),)
+    losses.sum().backward()
+    slopes = [weight.grad for weight in head.parameters()]
+    assert all(slope is not None and bool(torch.isfinite(slope).all()) for slope in slopes)
+    if head.reduction is Reduction.PER_EVENT and not any(event):
+        assert float(losses.detach().abs().max()) == 0.0
+        assert all(float(slope.abs().max()) == 0.0 for slope in slopes)
+    if isinstance(head, BaselineHead):
+        head.fit_baseline(embedding, outcome)
+    prediction = head.predict(embedding)
+    assert prediction.log_survival.shape[0] == len(time)
+    assert float(prediction.times[-1]) >= max(time)
+
+
+@every_head
+def test_gradients_match_finite_differences(row: Row) -> None:
+    case = example(8)
+    head = built(row)
+    embedding = case.embedding.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: head.loss(z, case.outcome), embedding)
+    if isinstance(head, BaselineHead):
+        head.fit_baseline(case.embedding, case.outcome)
+    assert torch.autograd.gradcheck(lambda z: head.predict(z).survival, embedding)
+    assert torch.autograd.gradcheck(head.risk, embedding)
+
+
+@every_head
+def test_training_lowers_the_loss_and_orders_the_risks(row: Row) -> None:
+    case = example(200)
+    hazard = (1.5 * case.embedding[:, 0]).exp()
+    wait = torch.empty(200, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(1)) / hazard * 10
+    outcome = SurvivalOutcome(wait.clamp(0.01, 39.0), (wait < 39.0).long(), UNIT)
+    head = built(row)
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.05)
+    totals = []
+    for _ in range(150):
+        optimiser.zero_grad()
+        total = head.loss(case.embedding, outcome).mean()
+        total.backward()
+        optimiser.step()
+        totals.append(float(total.detach()))
+    assert totals[-1] < totals[0]
+    agreement = torch.corrcoef(torch.stack([head.risk(case.embedding).detach(), case.embedding[:, 0]]))[0, 1]
+    assert float(agreement) > 0.8
+
+
+@every_head
+def test_higher_risk_means_a_shorter_mean_within_the_curve(row: Row) -> None:
+    case = example()
+    head = fitted(row, case)
+    prediction = head.predict(case.embedding)
+    mean = prediction.restricted_mean(float(prediction.times[-1]))
+    order = head.risk(case.embedding).argsort()
+    assert bool((mean[order].diff() <= 1e-9).all())
+
+
+@every_head
+def test_asking_for_times_is_asking_the_curve(row: Row) -> None:
+    case = example()
+    head = fitted(row, case)
+    times = torch.tensor([0.5, 7.0, 13.2, 30.0], dtype=torch.float64)
+    direct, later = head.predict(case.embedding, times), head.predict(case.embedding).at(times)
+    assert torch.equal(direct.times, times)
+    assert direct.interpolation is later.interpolation
+    torch.testing.assert_close(direct.log_survival, later.log_survival)
+
+
+@every_head
+def test_a_time_past_the_range_is_refused_with_the_range(row: Row) -> None:
+    case = example()
+    head = fitted(row, case)
+    last = float(head.predict(case.embedding).times[-1])
+    with pytest.raises(InvalidValueError, match=rf"`times` must .*{last:g}.*extrapolate"):
+        head.predict(case.embedding, torch.tensor([5.0, last + 1], dtype=torch.float64))
+
+
+@every_head
+def test_an_embedding_of_another_width_is_refused(row: Row) -> None:
+    case = example()
+    for wrong in (torch.zeros(4, WIDTH + 1).double(), torch.zeros(WIDTH).double()):
+        with pytest.raises(InvalidValueError, match=rf"`embedding` must have the shape \(instances, {WIDTH}\)"):
+            built(row).loss(wrong, case.outcome)
+
+
+@every_head
+def test_loss_and_prediction_leave_the_head_as_it_was(row: Row) -> None:
+    case = example()
+    head = fitted(row, case)
+    before = copy.deepcopy(head.state_dict())
+    head.loss(case.embedding, case.outcome).sum().backward()
+    head.predict(case.embedding)
+    head.risk(case.embedding)
+    after = head.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@every_head
+def test_a_state_dict_through_safetensors_restores_the_curves_exactly(row: Row, tmp_path: Path) -> None:
+    case = example()
+    head = fitted(row, case)
+    safetensors.torch.save_file(head.state_dict(), tmp_path / "head.safetensors")
+    other = built(row, seed=9)
+    other.load_state_dict(safetensors.torch.load_file(tmp_path / "head.safetensors"))
+    saved, loaded = head.predict(case.embedding), other.predict(case.embedding)
+    assert torch.equal(saved.times, loaded.times)
+    assert torch.equal(saved.log_survival, loaded.log_survival)
+    assert saved.unit == loaded.unit
+
+
+@every_head
+def test_a_copy_predicts_the_same(row: Row) -> None:
+    case = example()
+    head = fitted(row, case)
+    assert torch.equal(
+        copy.deepcopy(head).predict(case.embedding).log_survival, head.predict(case.embedding).log_survival
+    )
+
+
+@every_head
+def test_curves_need_a_baseline_where_the_head_has_one(row: Row) -> None:
+    head = built(row)
+    if isinstance(head, BaselineHead):
+        with pytest.raises(NotFittedError, match="fit_baseline"):
+            head.predict(example().embedding)
+    else:
+        head.predict(example().embedding)
+
+
+@every_head
+def test_a_float32_head_predicts_in_float64_and_learns_in_float32(row: Row) -> None:
+    case = example()
+    head = built(row).float()
+    embedding = case.embedding.float().requires_grad_()
+    if isinstance(head, BaselineHead):
+        head.fit_baseline(embedding, case.outcome)
+    assert head.predict(embedding).log_survival.dtype == torch.float64
+    losses = head.loss(embedding, case.outcome)
+    assert losses.dtype == torch.float32
+    losses.sum().backward()
+    assert embedding.grad is not None
+    assert embedding.grad.dtype == torch.float32
+
+
+@every_head
+def test_huge_embeddings_keep_losses_and_gradients_finite(row: Row) -> None:
+    case = example()
+    head = built(row).float()
+    embedding = (case.embedding * 500).float().requires_grad_()
+    losses = head.loss(embedding, case.outcome)
+    losses.sum().backward()
+    assert embedding.grad is not None
+    assert bool(torch.isfinite(losses).all())
+    assert bool(torch.isfinite(embedding.grad).all())
+    if isinstance(head, BaselineHead):
+        head.fit_baseline(embedding, case.outcome)
+    assert not bool(torch.isnan(head.predict(embedding).survival).any())
