@@ -112,6 +112,8 @@ def cox_vae(
 ) -> CoxVAE:
     """A CoxVAE with a linear Cox head without bias, for images or volumes of one shape.
 
+    The head starts with weight 1 on the first latent dimension and 0 elsewhere.
+
     Args:
         image_shape: (channel, height, width), or (channel, height, width, depth) for volumes.
         latent: Dimensions of the latent vector.
@@ -134,7 +136,18 @@ def cox_vae(
             encoder = ResidualCNN(shape[0], channels, dimensions=len(shape) - 1, image_size=shape[1:])
             decoder = ResidualDecoder(latent, shape, channels[::-1])
         vae = VariationalAutoencoder(encoder, decoder, likelihood=likelihood)
-        return CoxVAE(vae, CoxPH(latent + covariates, ties=Ties.EFRON), covariates=covariates)
+        return CoxVAE(vae, _on_first_axis(CoxPH(latent + covariates, ties=Ties.EFRON)), covariates=covariates)
+
+
+# The prior of the latent space has no direction: turning the space, and the head with it, changes neither term of the
+# loss. A head that starts in a random direction therefore spreads the hazard over several dimensions, none of which can
+# be shown alone. Started on the first axis it loses nothing, and the hazard gathers in one dimension that can be walked
+# along; every weight remains free to move.
+def _on_first_axis(head: CoxPH) -> CoxPH:
+    with torch.no_grad():
+        head.linear.weight.zero_()
+        head.linear.weight[0, 0] = 1.0
+    return head
 
 
 def _fitting_widths(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,0 +1,56 @@
+"""Saving and loading a classical model: one folder of safetensors and json, no pickle, no patient rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from survlens.artifacts.run_folder import read_json, write_json
+from survlens.artifacts.tensors import load_tensors, save_tensors
+from survlens.core.errors import CorruptFileError, InvalidValueError
+from survlens.models.classical import CoxRegression, KaplanMeierModel
+from survlens.models.estimator import SurvivalEstimator, restore
+from survlens.models.forest import RandomSurvivalForest
+from survlens.models.late_fusion import LateFusion
+from survlens.models.penalised import LassoCox, RidgeCox
+
+FORMAT = 1
+ARRAYS, DESCRIPTION = "arrays.safetensors", "estimator.json"
+KNOWN = (KaplanMeierModel, CoxRegression, RidgeCox, LassoCox, RandomSurvivalForest, LateFusion)
+"""Every estimator of survlens; importing them is what makes `load_estimator` know them."""
+
+
+def save_estimator(estimator: SurvivalEstimator, folder: Path) -> Path:
+    """Writes the state of a fitted estimator into `folder`, which is made if it does not exist.
+
+    Raises:
+        NotFittedError: If the estimator is not fitted.
+        WriteError: If the disk is full or the folder cannot be written.
+    """
+    state = estimator.state()
+    arrays = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in state.items() if isinstance(v, np.ndarray)}
+    values = {name: value for name, value in state.items() if name not in arrays}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / ARRAYS, arrays)
+    write_json(folder / DESCRIPTION, {"format": FORMAT, "arrays": sorted(arrays), "values": values})
+    return folder
+
+
+def load_estimator(folder: Path) -> SurvivalEstimator:
+    """The estimator that `save_estimator` wrote; it predicts the same bits.
+
+    Raises:
+        CorruptFileError: If a file is missing, truncated or of another format, or the two do not belong together.
+    """
+    content = read_json(folder / DESCRIPTION)
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("values"), dict):
+        raise CorruptFileError(f"{DESCRIPTION} in {folder.name}/ must have format {FORMAT}. Save the model again.")
+    arrays = {name: tensor.numpy() for name, tensor in load_tensors(folder / ARRAYS).items()}
+    if sorted(arrays) != content.get("arrays"):
+        raise CorruptFileError(f"{ARRAYS} in {folder.name}/ does not belong to {DESCRIPTION}. Save the model again.")
+    try:
+        return restore({**content["values"], **arrays})
+    except (InvalidValueError, TypeError, ValueError, KeyError) as err:
+        raise CorruptFileError(f"{DESCRIPTION} in {folder.name}/ is damaged ({err}). Save the model again.") from err
