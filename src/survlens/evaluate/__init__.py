@@ -1,0 +1,32 @@
+"""Scores: stateless functions of a prediction, what was observed, and the rows a model was trained on."""
+
+from survlens.evaluate.accuracy import BrierCurve as BrierCurve
+from survlens.evaluate.accuracy import NullModel as NullModel
+from survlens.evaluate.accuracy import brier_score as brier_score
+from survlens.evaluate.accuracy import integrated_brier_score as integrated_brier_score
+from survlens.evaluate.accuracy import integrated_ipa as integrated_ipa
+from survlens.evaluate.calibration import CalibrationCurve as CalibrationCurve
+from survlens.evaluate.calibration import CalibrationGroup as CalibrationGroup
+from survlens.evaluate.calibration import calibration_curve as calibration_curve
+from survlens.evaluate.calibration import calibration_slope as calibration_slope
+from survlens.evaluate.calibration import grouped_calibration as grouped_calibration
+from survlens.evaluate.calibration import integrated_calibration_index as integrated_calibration_index
+from survlens.evaluate.calibration import observed_expected_ratio as observed_expected_ratio
+from survlens.evaluate.concordance import concordance_index as concordance_index
+from survlens.evaluate.concordance import concordance_index_antolini as concordance_index_antolini
+from survlens.evaluate.concordance import concordance_index_ipcw as concordance_index_ipcw
+from survlens.evaluate.discrimination import AucCurve as AucCurve
+from survlens.evaluate.discrimination import cumulative_dynamic_auc as cumulative_dynamic_auc
+from survlens.evaluate.groups import GroupCurve as GroupCurve
+from survlens.evaluate.groups import LogRank as LogRank
+from survlens.evaluate.groups import RiskGroups as RiskGroups
+from survlens.evaluate.groups import SubgroupScore as SubgroupScore
+from survlens.evaluate.groups import group_curves as group_curves
+from survlens.evaluate.groups import log_rank_test as log_rank_test
+from survlens.evaluate.groups import risk_groups as risk_groups
+from survlens.evaluate.groups import subgroup_scores as subgroup_scores
+from survlens.evaluate.uncertainty import Bootstrap as Bootstrap
+from survlens.evaluate.uncertainty import SeedSpread as SeedSpread
+from survlens.evaluate.uncertainty import bootstrap as bootstrap
+from survlens.evaluate.uncertainty import paired_difference as paired_difference
+from survlens.evaluate.uncertainty import seed_spread as seed_spread
