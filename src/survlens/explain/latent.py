@@ -28,7 +28,7 @@ class LatentDimension:
         upper: Upper limit.
         p: Wald p-value.
         mean_kl: Mean KL from the prior, in nats.
-        reliability: Mean over other seeds of the correlation with the dimension that matches it there; None for one seed.
+        reliability: Mean over other seeds of the correlation with its match there; None for one seed.
     """
 
     dimension: int
@@ -49,7 +49,13 @@ class LatentDimension:
 
     @property
     def importance(self) -> float:
-        """Size of the log hazard ratio per standard deviation; 0 where it could not be fitted."""
+        """Size of what one standard deviation does to the log-hazard in the model itself: |head weight| * sd.
+
+        A head without weights leaves the post-hoc fit: |log hazard ratio|, 0 where it could not be fitted. That fit
+        alone would order badly where latents say the same twice, because then it cannot tell them apart.
+        """
+        if self.head_weight is not None:
+            return abs(self.head_weight) * self.sd
         return abs(float(np.log(self.hazard_ratio))) if np.isfinite(self.hazard_ratio) else 0.0
 
     def to_json(self) -> dict[str, object]:

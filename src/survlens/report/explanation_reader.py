@@ -1,0 +1,79 @@
+"""Reads the latent dimensions of one model from its explanation folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from survlens.core.errors import CorruptFileError
+from survlens.report.json_node import JsonNode
+from survlens.report.records import Dimension, Explanation, Traversal
+
+_REMEDY = "Explain the model again."
+
+
+def read_explanation(folder: Path, label: str) -> Explanation:
+    """Reads `dimensions.json` and, where it is there, `traversal.npz`.
+
+    Args:
+        folder: `explanations/NAME` of a run.
+        label: Name of the model for people.
+
+    Raises:
+        CorruptFileError: If a file cannot be read or its arrays do not fit each other.
+    """
+    top = JsonNode.read(folder / "dimensions.json", remedy=_REMEDY)
+    dimensions = sorted((_dimension(node) for node in top.each("dimensions")), key=lambda d: -d.importance)
+    reconstruction = top.get("reconstruction")
+    errors = (
+        {} if reconstruction is None else {k: v.as_number() for k, v in reconstruction.items() if v.value is not None}
+    )
+    return Explanation(
+        model=folder.name,
+        label=top.text("label", label),
+        sd_scale=top.flag("latent_sd_scale"),
+        dimensions=tuple(dimensions),
+        reconstruction={key: value for key, value in errors.items() if value is not None},
+        traversal=_traversal(folder / "traversal.npz", len(dimensions)),
+    )
+
+
+def _dimension(node: JsonNode) -> Dimension:
+    return Dimension(
+        dimension=node.count("dimension"),
+        head_weight=node.number("head_weight"),
+        head_weight_per_sd=node.number("head_weight_per_sd"),
+        hazard_ratio=node.number("hazard_ratio"),
+        lower=node.number("lower"),
+        upper=node.number("upper"),
+        p=node.number("p"),
+        mean_kl=node.number("mean_kl"),
+        active=node.get("active") is None or node.flag("active"),
+        reliability=node.number("reliability"),
+        importance=node.number("importance") or 0.0,
+    )
+
+
+def _traversal(path: Path, n_dimensions: int) -> Traversal | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, difference, steps, order = (arrays[k] for k in ("images", "difference", "steps", "order"))
+    except (OSError, ValueError, KeyError, EOFError) as err:
+        raise CorruptFileError(
+            f"`traversal.npz` must hold images, difference, steps and order; got an error: {err}. {_REMEDY}"
+        ) from err
+    fits = images.ndim == 5 and steps.ndim == 1 and images.shape[1] == len(steps)
+    if not fits or difference.shape != images.shape[:1] + images.shape[2:]:
+        raise CorruptFileError(
+            "`images` must be (dimension, step, channel, height, width) and `difference` the same without step; "
+            f"got {images.shape}, {difference.shape} and {len(steps)} steps. {_REMEDY}"
+        )
+    numbers = tuple(range(1, len(images) + 1)) if len(images) == n_dimensions else tuple(int(n) for n in order)
+    if len(numbers) != len(images):
+        raise CorruptFileError(
+            f"`order` must name the dimension of each picture row; got {len(numbers)} for {len(images)} rows. {_REMEDY}"
+        )
+    return Traversal(images.astype(np.float64), difference.astype(np.float64), steps.astype(np.float64), numbers)

@@ -1,0 +1,1 @@
+"""Figures of the report; each is a function from values to a matplotlib figure."""

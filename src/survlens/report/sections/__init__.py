@@ -1,0 +1,1 @@
+"""Sections of the report, each a function from the run content to its blocks."""

@@ -1,0 +1,76 @@
+"""What limits the findings, and how to repeat them."""
+
+from __future__ import annotations
+
+from survlens.report.blocks import Block, Bullets, Column, Paragraph, Section, Table, left_out
+from survlens.report.records import RunContent
+
+_FIRST = ("survlens", "command", "seed", "date", "python", "torch", "platform")
+_FEW_EVENTS = 100
+
+
+def limits(content: RunContent) -> Section:
+    """What a reader must keep in mind."""
+    return Section("limits", "Limits", (Bullets(limit_sentences(content)),))
+
+
+def limit_sentences(content: RunContent) -> tuple[str, ...]:
+    """The limits of this run, as sentences, derived from its data.
+
+    Args:
+        content: What the report shows.
+    """
+    metrics = content.metrics
+    said = ["The findings are associations in these patients. They hold for patients like them, at best."]
+    if metrics.study.simulated:
+        said.append("Survival was simulated with a known hazard, so the scores say nothing about real patients.")
+    if "external" not in metrics.scored_on.lower():
+        said.append("There is no external validation: scored patients come from the same source as training patients.")
+    if metrics.n_events < _FEW_EVENTS:
+        said.append(
+            f"Only {metrics.n_events} scored patients had the event. "
+            f"With fewer than {_FEW_EVENTS}, scores and calibration are imprecise."
+        )
+    if not any(model.seed_spread for model in metrics.models):
+        said.append("Models were trained with one seed. Another seed would give somewhat different scores.")
+    said.append(
+        "Intervals reflect the choice of scored patients, not the choice of training patients, seeds or settings."
+    )
+    said += _latent_limits(content)
+    serious = sum(finding.severity.lower() in {"error", "warning"} for finding in content.findings or ())
+    if serious:
+        said.append(f"The check of the data raised {serious} warning{'' if serious == 1 else 's'}; see Patients.")
+    if metrics.model(metrics.clinical) is None:
+        said.append("Without a clinical table, the image was not compared with what the clinic already knows.")
+    return tuple(said)
+
+
+def _latent_limits(content: RunContent) -> list[str]:
+    if not content.explanations:
+        return []
+    said = ["Decoded images show what the decoder draws. They are not images of patients, and fine detail is lost."]
+    dimensions = content.explanations[0].dimensions
+    if all(d.reliability is None for d in dimensions):
+        said.append("It is not known whether another training would find the same latent dimensions.")
+    loose = [str(d.dimension) for d in dimensions if d.active and d.reliability is not None and d.reliability < 0.5]
+    if loose:
+        said.append(f"Not stable over seeds, so not to be interpreted: dimension {', '.join(loose)}.")
+    return said
+
+
+def reproducibility(content: RunContent) -> Section:
+    """Versions, seeds, hashes and the command."""
+    facts = dict(content.environment)
+    facts.setdefault("seed", content.metrics.study.seed)
+    ordered = [key for key in _FIRST if facts.get(key)] + [
+        key for key in sorted(facts) if key not in _FIRST and facts[key]
+    ]
+    if not ordered and not content.hashes:
+        return left_out("reproducibility", "Reproducibility", "the run folder holds no environment.json")
+    heads = (Column("What", numeric=False), Column("Value", numeric=False))
+    blocks: list[Block] = [Paragraph("Drawn from the run folder alone; no model was run to make this page.")]
+    if ordered:
+        blocks.append(Table("Software, seed and command", heads, tuple((key, facts[key]) for key in ordered)))
+    if content.hashes:
+        blocks.append(Table("Hashes", heads, tuple(content.hashes.items())))
+    return Section("reproducibility", "Reproducibility", tuple(blocks))

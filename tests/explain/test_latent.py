@@ -1,0 +1,116 @@
+"""What is said of latent dimensions, against known truth."""
+
+import numpy as np
+import pytest
+import torch
+
+from survlens.core.errors import InvalidValueError
+from survlens.core.outcome import SurvivalOutcome
+from survlens.data.simulate.hazards import CensoringTarget, exponential_outcome
+from survlens.explain import PrincipalComponents, dimension_reliability, latent_dimensions, traverse
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    rng = np.random.default_rng(5)
+    latents = rng.normal(size=(2000, 3)) * [2.0, 0.5, 1.0] + [1.0, 0.0, -1.0]
+    log_hazard = 0.4 * latents[:, 0] - 1.0 * latents[:, 1]
+    return latents, exponential_outcome(log_hazard, CensoringTarget(0.3), rng, unit="days")
+
+
+def test_hazard_ratio_per_sd_covers_the_true_one(simulated):
+    latents, outcome = simulated
+    found = latent_dimensions(latents, outcome, mean_kl=np.array([1.0, 0.2, 0.01]))
+    truth = np.exp([0.4 * 2.0, -1.0 * 0.5, 0.0])
+    for dimension, ratio in zip(found, truth, strict=True):
+        assert dimension.lower * 0.97 < ratio < dimension.upper * 1.03
+    assert [d.active for d in found] == [True, True, False]
+    assert found[0].importance > found[1].importance > found[2].importance
+
+
+def test_hazard_ratio_does_not_depend_on_the_scale_of_the_latent(simulated):
+    latents, outcome = simulated
+    kl = np.ones(3)
+    plain = latent_dimensions(latents, outcome, mean_kl=kl)
+    scaled = latent_dimensions(latents * [10.0, 0.1, 3.0] + 5, outcome, mean_kl=kl)
+    for one, two in zip(plain, scaled, strict=True):
+        assert one.hazard_ratio == pytest.approx(two.hazard_ratio, rel=1e-6)
+
+
+def test_order_follows_the_head_where_it_has_weights(simulated):
+    latents, outcome = simulated
+    found = latent_dimensions(latents, outcome, mean_kl=np.ones(3), head_weights=np.array([0.1, 0.2, -5.0]))
+    assert max(found, key=lambda each: each.importance).dimension == 3
+    assert found[2].importance == pytest.approx(5 * latents[:, 2].std())
+
+
+def test_dead_dimension_is_reported_and_not_fitted(simulated):
+    latents, outcome = simulated
+    dead = latents.copy()
+    dead[:, 2] = 4.0
+    found = latent_dimensions(dead, outcome, mean_kl=np.array([1.0, 1.0, 0.0]))
+    assert np.isnan(found[2].hazard_ratio)
+    assert found[2].to_json()["hazard_ratio"] is None
+    assert np.isfinite(found[0].hazard_ratio)
+
+
+def test_patient_counts_once(simulated):
+    latents, outcome = simulated
+    patient = np.repeat(np.arange(2000), 3)
+    rows = np.repeat(np.arange(2000), 3)
+    thrice = latent_dimensions(latents[rows], outcome[rows], mean_kl=np.ones(3), patient=patient)
+    once = latent_dimensions(latents, outcome, mean_kl=np.ones(3))
+    assert thrice[0].upper == pytest.approx(once[0].upper, rel=1e-9)
+
+
+def test_rows_must_agree(simulated):
+    with pytest.raises(InvalidValueError, match="one row per instance"):
+        latent_dimensions(simulated[0][:5], simulated[1], mean_kl=np.ones(3))
+
+
+def test_reliability_finds_permuted_and_flipped_dimensions():
+    rng = np.random.default_rng(0)
+    own = rng.normal(size=(500, 4))
+    other = -own[:, [2, 0, 3, 1]]
+    np.testing.assert_allclose(dimension_reliability([own, other]), 1.0)
+    unrelated = rng.normal(size=(500, 4))
+    assert (dimension_reliability([own, unrelated]) < 0.2).all()
+    assert dimension_reliability([own]) is None
+
+
+def test_principal_components_equal_the_eigenvectors_of_the_covariance():
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4)) + 3
+    fitted = PrincipalComponents.fit(rows)
+    values, vectors = np.linalg.eigh(np.cov(rows.T))
+    np.testing.assert_allclose(np.abs(fitted.components @ vectors[:, ::-1])[:, :2], np.eye(2), atol=1e-8)
+    np.testing.assert_allclose(fitted.explained, values[::-1][:2] / values.sum())
+    np.testing.assert_allclose(fitted.transform(rows).mean(0), 0, atol=1e-12)
+
+
+class Linear:
+    """Decodes z to the 1 x 1 x 2 image (z1, z1 + 10 z2)."""
+
+    def decode(self, latent):
+        return torch.stack([latent[:, 0], latent[:, 0] + 10 * latent[:, 1]], dim=1)[:, None, None]
+
+
+def test_traversal_moves_one_dimension_and_holds_the_rest():
+    centre, scale = np.array([1.0, 2.0]), np.array([0.5, 3.0])
+    found = traverse(Linear(), centre=centre, scale=scale, steps=(-1, 0, 2), dimensions=(2, 1))
+    assert found.images.shape == (2, 3, 1, 1, 2)
+    np.testing.assert_allclose(found.images[0, :, 0, 0, 0], 1.0)
+    np.testing.assert_allclose(found.images[0, :, 0, 0, 1], 1 + 10 * (2 + 3 * np.array([-1, 0, 2])))
+    np.testing.assert_allclose(found.images[1, :, 0, 0, 0], 1 + 0.5 * np.array([-1, 0, 2]))
+    np.testing.assert_allclose(found.difference, found.images[:, -1] - found.images[:, 0])
+
+
+def test_unknown_dimension_is_refused():
+    with pytest.raises(InvalidValueError, match=r"1\.\.2"):
+        traverse(Linear(), centre=np.zeros(2), scale=np.ones(2), dimensions=(3,))
+
+
+def test_too_few_events_leave_the_table_undefined():
+    outcome = SurvivalOutcome.from_arrays([1.0, 2.0, 3.0], [0, 0, 0], "days")
+    found = latent_dimensions(np.eye(3), outcome, mean_kl=np.ones(3))
+    assert np.isnan(found[0].hazard_ratio)
