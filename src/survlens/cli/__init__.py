@@ -1,0 +1,3 @@
+"""The command line."""
+
+from survlens.cli.main import main as main

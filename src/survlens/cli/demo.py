@@ -1,0 +1,23 @@
+"""`survlens demo`: the whole way from images to a report, on data that come with survlens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from survlens.cli.group import traceback_option
+from survlens.cli.run import run_file
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", default=Path("survlens-demo"), show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the whole demo.")
+@click.option("--quick", is_flag=True, help="One seed and few epochs: to see that everything works.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that stands in DIR.")
+@traceback_option
+def demo(out: Path, seed: int, quick: bool, overwrite: bool) -> None:
+    """Learn, evaluate, explain and report surv-digits: real pictures with simulated survival."""
+    from survlens.study.demo import write_demo
+
+    run_file(out, lambda folder: write_demo(folder, seed=seed, quick=quick), overwrite=overwrite)

@@ -1,0 +1,75 @@
+"""Settings that are fine alone and contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from survlens.data.pixels import ImageScaling
+from survlens.study.binding import Origin
+from survlens.study.model_section import CLINICAL_COX
+from survlens.study.model_settings import CoxVaeModel, Modality, ModelEntry, VaeEncoder
+from survlens.study.rules import shown
+from survlens.study.settings import DataSettings, EvaluationSettings, SplitKind, SplitSettings
+
+
+def check_agreement(sections: Mapping[str, Any], models: Sequence[ModelEntry], origin: Origin) -> None:
+    """Tests the sections of a study against each other.
+
+    Raises:
+        UsageError: If a split, a model or a subgroup needs a column that [data] does not name.
+    """
+    data: DataSettings = sections["data"]
+    _check_split(data, sections["split"], origin)
+    _check_subgroups(data, sections["evaluation"], origin)
+    _check_primary(sections["evaluation"], models, origin)
+    for at, entry in enumerate(models):
+        _check_model(data, entry, at, origin)
+
+
+def _check_split(data: DataSettings, split: SplitSettings, origin: Origin) -> None:
+    needed = {SplitKind.SITE: ("site", data.site), SplitKind.DATE: ("date", data.date)}
+    key, column = needed.get(split.kind, ("", "given"))
+    if column is None:
+        kind = f'[split] kind = "{split.kind.value}"'
+        raise origin.error(("data", key), f"be given for {kind}", "nothing", f'Add {key} = "COLUMN" to [data].')
+
+
+def _check_subgroups(data: DataSettings, evaluation: EvaluationSettings, origin: Origin) -> None:
+    known = [*data.covariates, *data.keep, *(each for each in (data.site,) if each)]
+    for name in evaluation.subgroups:
+        if name not in known:
+            raise origin.unknown(
+                ("evaluation", "subgroups", name), known, "column of [data] (a covariate, site or keep)"
+            )
+
+
+def _check_primary(evaluation: EvaluationSettings, models: Sequence[ModelEntry], origin: Origin) -> None:
+    names = [entry.name for entry in models]
+    if evaluation.primary is not None and evaluation.primary not in (*names, CLINICAL_COX):
+        raise origin.unknown(("evaluation", "primary", evaluation.primary), names, "model of the study")
+
+
+def _check_model(data: DataSettings, entry: ModelEntry, at: int, origin: Origin) -> None:
+    key = ("model", at)
+    if Modality.IMAGE in entry.inputs and data.image is None:
+        raise origin.error(
+            (*key, "inputs"), "not name the image", "no image column in [data]", "Add image = ... there."
+        )
+    if Modality.TABLE in entry.inputs and not data.covariates:
+        advice = "Add numeric, categorical or ordered there."
+        raise origin.error((*key, "inputs"), "not name the table", "no covariates in [data]", advice)
+    if CLINICAL_COX in entry.needs and not data.covariates:
+        raise origin.error((*key, "members"), f"not name {CLINICAL_COX}", "no covariates in [data]")
+    settings = entry.settings
+    if isinstance(settings, CoxVaeModel):
+        if Modality.IMAGE not in entry.inputs:
+            raise origin.error((*key, "inputs"), 'hold "image" for a cox_vae', "the table alone")
+        if data.image_scaling is not ImageScaling.UNIT:
+            raise origin.error(("data", "image_scaling"), f'be "unit" for the cox_vae {entry.name}', '"standardise"')
+        stages = 1 if settings.hidden is None else len(settings.hidden)
+        if settings.encoder is VaeEncoder.RESIDUAL and data.image_size % 2**stages:
+            rule = f"be a multiple of {2**stages}, because {entry.name} halves the image {stages} times"
+            raise origin.error(
+                ("data", "image_size"), rule, shown(data.image_size), "Change it, or give fewer `hidden`."
+            )

@@ -1,0 +1,148 @@
+"""What all models of one split share: rows, preprocessing, tensors and the times that are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from survlens.core.outcome import SurvivalOutcome
+from survlens.core.protocols import Inputs
+from survlens.data.cohort import Cohort
+from survlens.data.loaders import CohortSource, Indices, Source, SubsetSource, TensorSource, as_rows
+from survlens.data.preprocessing import Preprocessing, PreprocessingSettings
+from survlens.data.splits import Split, Splits
+from survlens.study.model_settings import Modality
+from survlens.study.settings import DataSettings
+
+MOST_TIMES = 256
+"""Curves are kept at the horizons and at no more than this many event times."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """One split of a cohort, ready for models.
+
+    Attributes:
+        cohort: All rows.
+        split: Rows of training, validation and test.
+        fold: Number of the split, from 1.
+        preprocessing: Fitted on training and validation rows.
+        table: Features of all rows; no columns where there are no covariates.
+        sources: Rows of the whole cohort by what a model looks at.
+        times: Times at which curves are kept.
+        fingerprint: Hash of the training rows.
+    """
+
+    cohort: Cohort
+    split: Split
+    fold: int
+    preprocessing: Preprocessing
+    table: Tensor
+    sources: Mapping[frozenset[Modality], Source]
+    times: np.ndarray
+    fingerprint: str
+
+    @staticmethod
+    def of(cohort: Cohort, split: Split, fold: int, data: DataSettings, times: np.ndarray) -> Bench:
+        """Fits the preprocessing of one split and transforms the table of all rows.
+
+        A value that cannot be used stops the run here, before anything of this split is trained.
+
+        Raises:
+            DataError: If a row holds a value that training rows do not have.
+        """
+        learnt = cohort[fitted_rows(split)]
+        preprocessing = Preprocessing.fit(learnt, preprocessing_settings(data))
+        table = preprocessing.transform_table(cohort.table)
+        sources: dict[frozenset[Modality], Source] = {}
+        if preprocessing.columns:
+            sources[frozenset({Modality.TABLE})] = TensorSource({"table": table}, cohort.outcome)
+        if preprocessing.image is not None:
+            pictures = CohortSource(cohort, replace(preprocessing, columns=()))
+            sources[frozenset({Modality.IMAGE})] = pictures
+            sources[frozenset({Modality.IMAGE, Modality.TABLE})] = WithTable(pictures, table)
+        return Bench(cohort, split, fold, preprocessing, table, sources, times, learnt.fingerprint())
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of all parts of the split: training, validation, test."""
+        return np.concatenate(list(self.split.parts().values()))
+
+    @property
+    def parts(self) -> np.ndarray:
+        """Name of the part of each of `rows`."""
+        return np.concatenate([np.full(len(rows), name) for name, rows in self.split.parts().items()])
+
+    def subset(self, inputs: tuple[Modality, ...], rows: np.ndarray) -> SubsetSource:
+        """Some rows as a source of what a model looks at."""
+        return SubsetSource(self.sources[frozenset(inputs)], rows)
+
+    def one_per_patient(self, rows: np.ndarray) -> np.ndarray:
+        """The first of `rows` of each patient: a patient with many images counts once."""
+        return rows[np.sort(np.unique(self.cohort.patient[rows], return_index=True)[1])]
+
+
+class WithTable:
+    """Pictures of another source beside a table that is in memory."""
+
+    def __init__(self, pictures: Source, table: Tensor):
+        self.pictures, self.table = pictures, table
+        self.outcome = pictures.outcome
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def batch(self, indices: Indices) -> tuple[Inputs, SurvivalOutcome]:
+        """Pictures, features and outcome of some rows."""
+        inputs, outcome = self.pictures.batch(indices)
+        return {**inputs, "table": self.table[as_rows(indices)]}, outcome
+
+
+def fitted_rows(split: Split) -> np.ndarray:
+    """Rows that may be learnt from: training and validation."""
+    return split.train if split.validation is None else np.concatenate([split.train, split.validation])
+
+
+def preprocessing_settings(data: DataSettings) -> PreprocessingSettings:
+    """How a study's data become tensors."""
+    return PreprocessingSettings(
+        image_size=data.image_size if data.image is not None else None,
+        channels=data.channels,
+        image_scaling=data.image_scaling,
+        unseen=data.unseen,
+        mask_channel=data.mask is not None,
+    )
+
+
+def check_tables(cohort: Cohort, splits: Splits, data: DataSettings) -> None:
+    """Stops at a value of any split that its training rows do not have, before hours are spent on the splits before it.
+
+    Raises:
+        DataError: If there is one.
+    """
+    plain = replace(cohort, images=None, masks=None)
+    settings = replace(preprocessing_settings(data), mask_channel=False)
+    for split in splits if cohort.covariates else ():
+        Preprocessing.fit(plain[fitted_rows(split)], settings).transform_table(cohort.table)
+
+
+def curve_times(outcome: SurvivalOutcome, horizons: tuple[float, ...]) -> np.ndarray:
+    """Times at which curves are kept: the horizons and the event times, thinned by quantiles where they are many."""
+    time, event = outcome.numpy()
+    events = np.unique(time[event > 0])
+    if len(events) > MOST_TIMES:
+        events = np.unique(np.quantile(events, np.linspace(0, 1, MOST_TIMES), method="nearest"))
+    last = float(time.max())
+    return np.unique(np.concatenate([events, [each for each in horizons if each <= last], [last]]))
+
+
+def default_horizons(outcome: SurvivalOutcome) -> tuple[float, ...]:
+    """Quartiles of the event times, to two significant digits."""
+    time, event = outcome.numpy()
+    quartiles = np.quantile(time[event > 0], [0.25, 0.5, 0.75])
+    rounded = sorted({float(f"{value:.2g}") for value in quartiles})
+    last = float(time.max())
+    return tuple(value for value in rounded if 0 < value < last)

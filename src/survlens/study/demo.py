@@ -1,0 +1,25 @@
+"""The demo: surv-digits, from 1,797 small pictures to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from survlens.data.simulate.digits import scikit_digits_survival
+from survlens.study.digits_folder import DigitsPlan, write_digits
+
+_PICTURES = "scikit-learn load_digits, 8 x 8"
+
+
+def write_demo(folder: Path, *, seed: int = 0, quick: bool = False) -> Path:
+    """Writes the pictures, the clinical table and the study file of the demo, and returns the latter.
+
+    Args:
+        folder: Where to.
+        seed: Seed of the survival times and of the study.
+        quick: One seed, few epochs and few bootstrap draws: to see that everything works, not to read the numbers.
+    """
+    if quick:
+        plan = DigitsPlan(name="surv-digits", pictures=_PICTURES, seeds=(seed,), epochs=4, cnn_epochs=2, bootstrap=50)
+    else:
+        plan = DigitsPlan(name="surv-digits", pictures=_PICTURES, seeds=(seed, seed + 1, seed + 2))
+    return write_digits(folder, scikit_digits_survival(seed=seed), plan)

@@ -1,0 +1,108 @@
+"""What the latent dimensions of a run's generative models are: embeddings and saved models -> explanations/."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from survlens.artifacts.atomic import write_bytes
+from survlens.artifacts.run_folder import RunFolder, read_json, read_table, write_json
+from survlens.core.outcome import SurvivalOutcome
+from survlens.explain.latent import LatentDimension, dimension_reliability, latent_dimensions
+from survlens.explain.traversal import Traversal, traverse
+from survlens.models.cox_vae import CoxVAE
+from survlens.models.saving import load_model
+from survlens.study.model_settings import CoxVaeModel, ModelEntry
+from survlens.study.resolved import from_resolved
+
+
+def explain_run(run: RunFolder) -> None:
+    """Explains every CoxVAE of a run, by its first fold and first seed; needs no images.
+
+    Raises:
+        CorruptFileError: If a saved model or a table is not whole.
+    """
+    settings = from_resolved(read_json(run.resolved))
+    for entry in settings.models:
+        if isinstance(entry.settings, CoxVaeModel) and run.embeddings(entry.name).exists():
+            explain_model(run, entry, settings.data.unit)
+
+
+def explain_model(run: RunFolder, entry: ModelEntry, unit: str) -> None:
+    """Writes dimensions.json and traversal.npz of one model.
+
+    Args:
+        run: The run.
+        entry: A CoxVAE of the study.
+        unit: Unit of time.
+    """
+    table = read_table(run.embeddings(entry.name))
+    table = table.loc[(table["part"] == "train") & (table["fold"] == table["fold"].min())]
+    seeds = [seed for seed in entry.seeds if seed in set(table["seed"].unique())]
+    by_seed = [_latents(table.loc[table["seed"] == seed]) for seed in seeds]
+    own, latents = table.loc[table["seed"] == seeds[0]], by_seed[0]
+    folder = run.model(entry.name) / f"fold{int(own['fold'].iloc[0])}-seed{seeds[0]}"
+    facts = read_json(folder / "latent.json")
+    model = load_model(folder).model
+    reliability = dimension_reliability(by_seed)
+    dimensions = latent_dimensions(
+        latents,
+        SurvivalOutcome.from_arrays(own["time"].to_numpy(), own["event"].to_numpy(), unit),
+        mean_kl=np.asarray(facts["mean_kl"]),
+        head_weights=_head_weights(model, latents.shape[1]),
+        reliability=reliability,
+        patient=own["patient"].to_numpy(),
+    )
+    home = run.explanations(entry.name)
+    write_json(
+        home / "dimensions.json",
+        {
+            "model": entry.name,
+            "label": entry.label,
+            "latent_sd_scale": True,
+            "dimensions": [each.to_json() for each in dimensions],
+            "reconstruction": facts["reconstruction"],
+        },
+    )
+    if isinstance(model, CoxVAE):
+        order = [each.dimension for each in sorted(dimensions, key=lambda each: -each.importance)]
+        write_traversal(home / "traversal.npz", _walk(model, dimensions), order)
+
+
+def _latents(table: pd.DataFrame) -> np.ndarray:
+    names = [name for name in table.columns if name.startswith("z") and name[1:].isdigit()]
+    return table[names].to_numpy(dtype=np.float64)
+
+
+def _head_weights(model: object, latent: int) -> np.ndarray | None:
+    """Weights of a linear head on the latents; covariates beside them have weights of their own."""
+    linear = getattr(getattr(model, "head", None), "linear", None)
+    return None if linear is None else linear.weight.detach().double().numpy()[0, :latent]
+
+
+def _walk(model: CoxVAE, dimensions: tuple[LatentDimension, ...]) -> Traversal:
+    centre = np.array([each.mean for each in dimensions])
+    scale = np.array([each.sd for each in dimensions])
+    return traverse(model, centre=centre, scale=scale)
+
+
+def write_traversal(path: Path, walk: Traversal, order: list[int]) -> None:
+    """Writes the pictures of a traversal in one step.
+
+    Args:
+        path: File to write.
+        walk: Pictures of all dimensions, in their own order.
+        order: Numbers of the dimensions by importance.
+    """
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        images=walk.images.astype(np.float32),
+        difference=walk.difference.astype(np.float32),
+        steps=walk.steps,
+        order=np.asarray(order),
+    )
+    write_bytes(path, content.getvalue())

@@ -1,0 +1,47 @@
+"""Settings as plain values, and back: resolved.json is a study file with nothing left unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from survlens.artifacts.run_folder import plain
+from survlens.core.errors import CorruptFileError
+from survlens.study.binding import Origin
+from survlens.study.model_settings import KINDS, ModelEntry
+from survlens.study.overrides import model_names
+from survlens.study.settings import StudySettings
+from survlens.study.toml_source import SECTIONS, build_study
+
+
+def resolved(settings: StudySettings) -> dict[str, Any]:
+    """Every setting with its value, laid out as in a study file; settings that are None are left out.
+
+    Paths stay as the study file wrote them, so no folder of this machine is in it.
+    """
+    sections = {name: _said(getattr(settings, name)) for name in SECTIONS}
+    return {**sections, "model": [_model(entry) for entry in settings.models]}
+
+
+def from_resolved(document: Mapping[str, Any]) -> StudySettings:
+    """The settings that `resolved` gave; they know no data files.
+
+    Raises:
+        CorruptFileError: If `document` is no such thing.
+    """
+    if not isinstance(document, dict):
+        raise CorruptFileError("resolved.json must hold settings; got something else. Run the study again.")
+    return build_study(document, Origin("resolved.json", names=model_names(document)))
+
+
+def _model(entry: ModelEntry) -> dict[str, Any]:
+    named = {"name": entry.name, "kind": entry.kind, "label": entry.label, "seeds": list(entry.seeds)}
+    named["inputs"] = [each.value for each in entry.inputs]
+    fit = {"fit": _said(entry.fit)} if KINDS[entry.kind].trained else {}
+    return {**named, **_said(entry.settings), **fit}
+
+
+def _said(settings: Any) -> dict[str, Any]:
+    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    return {name: plain(value) for name, value in values.items() if value is not None}

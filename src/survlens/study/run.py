@@ -1,0 +1,240 @@
+"""Runs a study: cohort, audit, splits, then one fit per split, model and seed; each step leaves files for the next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from survlens.artifacts.atomic import write_text
+from survlens.artifacts.run_folder import RunFolder, plain, read_json, read_table, write_json, write_table
+from survlens.core.errors import DataError, UsageError
+from survlens.data.audit import audit
+from survlens.data.cohort import Cohort
+from survlens.data.description import flow
+from survlens.data.splits import Splits, external
+from survlens.data.table import read_table as read_cohort_table
+from survlens.explain.latent import PrincipalComponents
+from survlens.study.bench import Bench, check_tables, curve_times, default_horizons
+from survlens.study.cohort_facts import cohort_facts
+from survlens.study.cohort_schema import schema_of
+from survlens.study.environment import environment
+from survlens.study.model_settings import LateFusionModel
+from survlens.study.parts import fit_unit
+from survlens.study.resolved import resolved
+from survlens.study.settings import SplitKind, StudySettings
+from survlens.study.splitting import make_splits, with_validation
+from survlens.study.unit import OnEpoch, Unit, UnitResult, Watch
+from survlens.study.unit_tables import add_rows, embedding_rows, prediction_rows
+from survlens.training.settings import Device
+
+
+@contextmanager
+def silent(name: str, epochs: int) -> Iterator[OnEpoch]:
+    """Tells nobody about the epochs."""
+    yield lambda row: None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A cohort that passed its audit, with its splits.
+
+    Attributes:
+        settings: What is studied.
+        cohort: The rows.
+        splits: Rows of every part.
+        audit: Findings, as json holds them.
+        flow: Steps from the table to the cohort.
+    """
+
+    settings: StudySettings
+    cohort: Cohort
+    splits: Splits
+    audit: Mapping[str, Any] = field(default_factory=lambda: {"ok": True, "counts": {}, "findings": []})
+    flow: Sequence[dict[str, Any]] = ()
+
+
+def prepare(settings: StudySettings) -> Prepared:
+    """Reads and audits the cohort of a study, and divides it.
+
+    Raises:
+        DataError: If the audit finds an error, or a part would be empty.
+    """
+    data, split, paths = settings.data, settings.split, settings.files()
+    schema = schema_of(data, split)
+    frame = read_cohort_table(paths.table)
+    report = audit(frame, schema, root=paths.root)
+    if not report.ok:
+        raise DataError(f"{paths.table.name} must pass its audit; got errors. See them: survlens check STUDY.toml.")
+    cohort = Cohort.from_frame(frame, schema, root=paths.root)
+    steps = flow(frame, schema, cohort)
+    if split.kind is SplitKind.EXTERNAL and paths.external is not None:
+        other = Cohort.from_frame(read_cohort_table(paths.external), schema, root=paths.root)
+        cohort, splits = external(cohort, other)
+        splits = with_validation(cohort, splits, split.validation_fraction, settings.study.seed)
+    else:
+        splits = make_splits(cohort, data, split, settings.study.seed)
+    check_tables(cohort, splits, data)
+    return Prepared(with_horizons(settings, cohort), cohort, splits, report.to_json(), steps)
+
+
+def with_horizons(settings: StudySettings, cohort: Cohort) -> StudySettings:
+    """The settings with horizons; where the study names none, they are quartiles of the event times."""
+    if settings.evaluation.horizons:
+        return settings
+    horizons = default_horizons(cohort.outcome[cohort.per_patient()])
+    return replace(settings, evaluation=replace(settings.evaluation, horizons=horizons))
+
+
+def on_device(settings: StudySettings, device: Device) -> StudySettings:
+    """The same study, trained elsewhere."""
+    models = tuple(replace(entry, fit=replace(entry.fit, device=device)) for entry in settings.models)
+    return replace(settings, models=models)
+
+
+def chosen_models(settings: StudySettings, names: Sequence[str]) -> StudySettings:
+    """The study with some of its models, those they need, and the two reference rows.
+
+    Raises:
+        UsageError: If a name is not a model of the study.
+    """
+    wanted = {entry.name for entry in settings.models if entry.name in ("kaplan_meier", "clinical_cox")}
+    waiting = list(names)
+    while waiting:
+        entry = settings.model(waiting.pop())
+        wanted.add(entry.name)
+        waiting += [name for name in entry.needs if name not in wanted]
+    return replace(settings, models=tuple(entry for entry in settings.models if entry.name in wanted))
+
+
+def units_of(settings: StudySettings, splits: Splits) -> tuple[Unit, ...]:
+    """Every fit of a study, split by split, each model after those it needs."""
+    return tuple(
+        Unit(entry, fold, seed)
+        for fold in range(1, len(splits) + 1)
+        for entry in settings.models
+        for seed in entry.seeds
+    )
+
+
+def run_study(
+    prepared: Prepared, run: RunFolder, *, text: str = "", watch: Watch = silent, resume: bool = False
+) -> None:
+    """Fits every model of a study and writes what the later steps need.
+
+    Finished fits are listed in progress.json; with `resume` they are skipped, and a training that was cut short goes on
+    from its checkpoint.
+
+    Args:
+        prepared: Cohort and splits.
+        run: Folder of the run.
+        text: Text of the study file, kept beside the results.
+        watch: Told of every epoch.
+        resume: Go on in a run of the same study and data.
+
+    Raises:
+        UsageError: If `resume` is asked for in the folder of another study or other data.
+    """
+    settings, cohort, splits = prepared.settings, prepared.cohort, prepared.splits
+    _write_head(prepared, run, text, resume=resume)
+    units = units_of(settings, splits)
+    finished = set(_finished(run)) if resume else set()
+    times = curve_times(cohort.outcome, settings.evaluation.horizons)
+    fusions = [entry for entry in settings.models if isinstance(entry.settings, LateFusionModel)]
+    held_out = {name for entry in fusions for name in entry.needs}
+    bench: Bench | None = None
+    for unit in units:
+        if _key(unit) in finished:
+            continue
+        if bench is None or bench.fold != unit.fold:
+            bench = Bench.of(cohort, splits[unit.fold - 1], unit.fold, settings.data, times)
+        result = fit_unit(unit, bench, run, watch=watch, resume=resume, held_out=unit.entry.name in held_out)
+        _write_result(unit, bench, run, result, true_log_hazard(prepared))
+        finished.add(_key(unit))
+        _write_progress(run, units, finished)
+
+
+def _write_head(prepared: Prepared, run: RunFolder, text: str, *, resume: bool) -> None:
+    """Writes what is known before the first fit, or makes sure that it is the same as in the run to resume."""
+    content = plain(resolved(prepared.settings))
+    if resume and run.resolved.exists():
+        if _without_place(read_json(run.resolved)) != _without_place(content):
+            raise UsageError(
+                f"`--resume` must be given the study of the run; got other settings than {run.resolved}. "
+                "Undo the change, or choose another --out."
+            )
+        if run.splits.exists() and Splits.from_json(read_json(run.splits)).hash != prepared.splits.hash:
+            raise UsageError("`--resume` must be given the data of the run; got other rows. Choose another --out.")
+    write_json(run.resolved, content)
+    write_text(run.study, text)
+    write_json(run.environment, environment(prepared.settings.study.seed, ["survlens", *sys.argv[1:]]))
+    write_json(run.audit, prepared.audit)
+    write_json(run.splits, prepared.splits.to_json())
+    write_json(run.cohort, cohort_facts(prepared.cohort, prepared.splits, prepared.flow))
+    write_table(run.path / "subgroups.parquet", _subgroups(prepared))
+    truth = true_log_hazard(prepared)
+    if truth is not None:
+        columns = {"instance": prepared.cohort.instance, "patient": prepared.cohort.patient, "log_hazard": truth}
+        write_table(run.path / "truth.parquet", pd.DataFrame(columns))
+
+
+def true_log_hazard(prepared: Prepared) -> np.ndarray | None:
+    """The truth of a simulation, one value per row of the cohort; None for real outcomes."""
+    column = prepared.settings.data.true_log_hazard
+    return None if column is None else prepared.cohort.groups[column].to_numpy(dtype=np.float64)
+
+
+def _without_place(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings without where they are computed and how long, which a resumed run may change."""
+    models = [{**model, "fit": {**model.get("fit", {}), "device": ""}} for model in content.get("model", [])]
+    return {**content, "model": models}
+
+
+def _subgroups(prepared: Prepared) -> Any:
+    """Columns by which scores are told apart, one row per instance."""
+    cohort, names = prepared.cohort, list(prepared.settings.evaluation.subgroups)
+    known = {**dict(cohort.table.items()), **dict(cohort.groups.items())}
+    frame = cohort.table[[]].copy()
+    frame["instance"], frame["patient"] = cohort.instance, cohort.patient
+    for name in names:
+        frame[name] = known[name].to_numpy()
+    return frame
+
+
+def _write_result(unit: Unit, bench: Bench, run: RunFolder, result: UnitResult, truth: np.ndarray | None) -> None:
+    name = unit.entry.name
+    if result.embedding is not None:
+        learnt = result.embedding[bench.parts == "train"]
+        components = PrincipalComponents.fit(learnt).transform(result.embedding)
+        if components.shape[1] < 2:
+            components = np.column_stack([components, np.zeros(len(components))])
+        table = embedding_rows(bench, unit.seed, result.embedding, components)
+        if truth is not None:
+            table["true_log_hazard"] = truth[bench.rows]
+        add_rows(run.embeddings(name), table)
+        history = run.model(name) / unit.name / "history.csv"
+        if history.exists() and not run.history(name).exists():
+            write_table(run.history(name), read_table(history))
+    if unit.entry.predicts:
+        add_rows(run.predictions(name), prediction_rows(bench, unit.seed, result.risk, result.survival))
+
+
+def _key(unit: Unit) -> tuple[str, int, int]:
+    return unit.entry.name, unit.fold, unit.seed
+
+
+def _finished(run: RunFolder) -> list[tuple[str, int, int]]:
+    if not run.progress.exists():
+        return []
+    return [(row["model"], row["fold"], row["seed"]) for row in read_json(run.progress)["finished"]]
+
+
+def _write_progress(run: RunFolder, units: Sequence[Unit], finished: set[tuple[str, int, int]]) -> None:
+    done = [_key(unit) for unit in units if _key(unit) in finished]
+    rows = [dict(zip(("model", "fold", "seed"), key, strict=True)) for key in done]
+    write_json(run.progress, {"finished": rows, "fits": len(units)})
