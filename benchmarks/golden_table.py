@@ -20,8 +20,8 @@ from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
 from survlens.core.ties import Ties
 from survlens.evaluate.accuracy import brier_score
-from survlens.evaluate.concordance import concordance_index, concordance_index_antolini, concordance_index_ipcw
 from survlens.evaluate.calibration_fit import fit_cox
+from survlens.evaluate.concordance import concordance_index, concordance_index_antolini, concordance_index_ipcw
 from survlens.evaluate.discrimination import cumulative_dynamic_auc
 from survlens.evaluate.groups import log_rank_test, risk_groups
 from survlens.losses.cox import cox_partial_likelihood

@@ -18,6 +18,10 @@ from survlens.cli.run import run_file
 @traceback_option
 def demo(out: Path, seed: int, quick: bool, overwrite: bool) -> None:
     """Learn, evaluate, explain and report surv-digits: real pictures with simulated survival."""
-    from survlens.study.demo import write_demo
 
-    run_file(out, lambda folder: write_demo(folder, seed=seed, quick=quick), overwrite=overwrite)
+    def write(folder: Path) -> Path:
+        from survlens.study.demo import write_demo
+
+        return write_demo(folder, seed=seed, quick=quick)
+
+    run_file(out, write, overwrite=overwrite)

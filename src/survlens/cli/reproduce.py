@@ -42,9 +42,13 @@ def reproduce() -> None:
 @traceback_option
 def surv_mnist(mnist: Path, out: Path, seed: int) -> None:
     """CoxVAE on MNIST with simulated survival: embeddings for three values of τ, and downstream models."""
-    from survlens.study.reproduce.surv_mnist import write_surv_mnist
 
-    run_file(out, lambda folder: write_surv_mnist(folder, mnist, seed=seed))
+    def write(folder: Path) -> Path:
+        from survlens.study.reproduce.surv_mnist import write_surv_mnist
+
+        return write_surv_mnist(folder, mnist, seed=seed)
+
+    run_file(out, write)
 
 
 @reproduce.command("surv-digits")

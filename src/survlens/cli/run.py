@@ -103,14 +103,14 @@ def run_file(out: Path, write: Callable[[Path], Path], *, overwrite: bool = Fals
         write: Writes data and study file into the folder it is given, and returns the latter.
         overwrite: Replace the run that stands there.
     """
+    if (out / "report.html").exists() and not overwrite:
+        say(f"{out} holds a finished report: {out / 'report.html'}")
+        return
     from survlens.artifacts.run_folder import RunFolder, read_json
     from survlens.study.evaluate import summary_rows
     from survlens.study.run import prepare, run_study, units_of
     from survlens.study.toml_source import read_study, read_text
 
-    if (out / "report.html").exists() and not overwrite:
-        say(f"{out} holds a finished report: {out / 'report.html'}")
-        return
     begun = (out / "progress.json").exists() and not overwrite
     home = RunFolder.create(out, overwrite=overwrite and out.exists(), resume=begun)
     file = home.study if begun else write(home.path)

@@ -159,13 +159,21 @@ def references(
     return tuple(found)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file stands there; no for a name that no file system takes."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def locate(path: str, root: str | Path, reader: Reader) -> tuple[Path, str]:
     """The file below `root`, and what is wrong with it ("" where nothing is)."""
     try:
         target = resolve(path, root)
     except DataError as error:
         return Path(), str(error).rstrip(".")
-    if not target.is_file():
+    if not is_file(target):
         return target, f"{path!r}, which does not exist. Check the path and the data root"
     if target.suffix.lower() not in reader.suffixes:
         return target, f"{path!r}, which is none of {', '.join(sorted(reader.suffixes))}. Convert the file"

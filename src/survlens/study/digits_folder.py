@@ -95,7 +95,7 @@ seeds = {seeds}
 epochs = {epochs}
 batch = 128
 learning_rate = 1e-3
-patience = 10
+patience = 6
 """
 
 _CNN = """

@@ -88,10 +88,9 @@ def scored_patients(table: pd.DataFrame, unit: str) -> Scored:
     """
     times, names = curve_columns(table)
     keys = ["fold", "patient"]
-    means = table.groupby([*keys, "part"], sort=True, observed=True).agg(
-        {"time": "first", "event": "first", "risk": "mean", **dict.fromkeys(names, "mean")}
-    )
-    means = means.reset_index()
+    patients = table.groupby([*keys, "part"], sort=True, observed=True)
+    # Column by column `agg` takes seconds for hundreds of times; two whole blocks take milliseconds.
+    means = patients[["time", "event"]].first().join(patients[["risk", *names]].mean()).reset_index()
     test = means.loc[means["part"] == "test"]
     once = means.loc[means["part"] != "test"].drop_duplicates("patient")
     learnt = means.loc[means["part"] == "train"]

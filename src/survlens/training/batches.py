@@ -11,7 +11,7 @@ from survlens.core.errors import InvalidValueError
 
 def shuffled_batches(
     rows: int, batch: int, *, generator: torch.Generator, drop_last: bool = False
-) -> list[Int64[Tensor, " instance"]]:
+) -> list[Int64[Tensor, " _"]]:
     """Row numbers in random order, cut into batches.
 
     Without `drop_last` the batches are ceil(rows / batch) in number and differ by at most one in size, so that no batch
@@ -33,7 +33,7 @@ def shuffled_batches(
 
 def event_balanced_batches(
     event: Int64[Tensor, " instance"], batch: int, *, generator: torch.Generator, drop_last: bool = False
-) -> list[Int64[Tensor, " instance"]]:
+) -> list[Int64[Tensor, " _"]]:
     """Row numbers in random order, cut into batches with equal shares of the events.
 
     With B batches and E events, every batch holds floor(E / B) or ceil(E / B) of them: none is without an event while

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -155,7 +155,7 @@ class NeuralEstimator(SurvivalEstimator):
         Raises:
             CorruptFileError: If the state is of another kind, lacks something, or its weights do not fit.
         """
-        model = super().from_state(state)
+        model = cast(Self, super().from_state(state))
         model.model_ = model._fresh_network()
         try:
             model.model_.load_state_dict({name: torch.as_tensor(array) for name, array in model.weights_.items()})

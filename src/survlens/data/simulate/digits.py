@@ -69,7 +69,7 @@ def mnist_survival(folder: Path, *, seed: int = 0, censored: float = 0.17) -> Di
     """surv-MNIST: every MNIST file found in `folder` (idx, gzipped or not), with survival simulated per digit.
 
     Args:
-        folder: Holds `t10k-images-idx3-ubyte[.gz]` and its labels, `train-...` likewise, or both (then 70,000 pictures).
+        folder: Holds `t10k-images-idx3-ubyte[.gz]` and its labels, `train-...` likewise, or both.
         seed: Seed of the survival times.
         censored: Share of censored instances.
 

@@ -30,8 +30,8 @@ def exponential_outcome(
 ) -> SurvivalOutcome:
     """Times T ~ Exponential(h) with h = exp(log_hazard), under independent exponential censoring.
 
-    The censoring times are C = c * E with E ~ Exponential(1); the scale c is found on the drawn sample so that the share
-    with C < T comes as near `censoring.share` as the sample allows.
+    The censoring times are C = c * E with E ~ Exponential(1); the scale c is found on the drawn sample so that the
+    share with C < T comes as near `censoring.share` as the sample allows.
 
     Args:
         log_hazard: log of the constant hazard rate of each instance, per `unit`.

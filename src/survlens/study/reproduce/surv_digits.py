@@ -157,7 +157,7 @@ def _hazard_walk(
     model: CoxVAE, latents: np.ndarray, digits: DigitsStudy, train: np.ndarray, kl: np.ndarray, reader: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Steps along the most hazardous dimension, towards higher hazard, and the digit expected at each."""
-    weights = model.head.linear.weight.detach().double().numpy()[0]
+    weights = model.get_parameter("head.linear.weight").detach().double().numpy()[0]
     dimensions = latent_dimensions(latents, digits.outcome[train], mean_kl=kl, head_weights=weights)
     worst = max(dimensions, key=lambda each: each.importance)
     sign = 1.0 if weights[worst.dimension - 1] >= 0 else -1.0

@@ -1,0 +1,93 @@
+"""What the pages show must be what survlens does: their code runs, their study file parses, their commands exist."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from torch import nn
+
+from survlens.cli.main import main
+from survlens.core.outcome import SurvivalOutcome
+from survlens.core.prediction import Interpolation, SurvivalPrediction
+from survlens.core.protocols import Head, Reduction
+from survlens.study.toml_source import read_study
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    (block,) = _blocks(ROOT / "README.md", "python")
+    finished = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert re.fullmatch(r"concordance_index 0\.\d+ \(0\.\d+ to 0\.\d+\)\n", finished.stdout)
+
+
+def test_the_head_of_the_extending_page_is_a_head() -> None:
+    (block,) = _blocks(ROOT / "docs" / "extending.md", "python")
+    names = {"nn": nn, "torch": torch, "Reduction": Reduction}
+    names |= {"SurvivalPrediction": SurvivalPrediction, "Interpolation": Interpolation}
+    exec(block, names)  # noqa: S102
+    torch.manual_seed(0)
+    head = names["Exponential"](3, unit="months", last=60.0)
+    embedding = torch.randn(5, 3)
+    outcome = SurvivalOutcome.from_arrays([1.0, 2.0, 3.0, 4.0, 5.0], [1, 0, 1, 0, 1], "months")
+    assert isinstance(head, Head)
+    curves = head.predict(embedding, torch.tensor([1.0, 30.0]))
+    assert len(curves) == 5
+    assert head.predict(embedding).times.tolist() == [60.0]
+    rate = head.risk(embedding).exp().double()
+    expected = -torch.where(outcome.event > 0, rate.log(), 0.0) + rate * outcome.time
+    torch.testing.assert_close(head.loss(embedding, outcome).double(), expected)
+
+
+def test_the_study_file_of_the_own_data_page_is_one(tmp_path: Path) -> None:
+    (block,) = _blocks(ROOT / "docs" / "own_data.md", "toml")
+    (tmp_path / "clinical.csv").write_text("patient,image,months,dead,age,grade\n", encoding="utf-8")
+    (tmp_path / "study.toml").write_text(block, encoding="utf-8")
+    settings = read_study(tmp_path / "study.toml", ())
+    assert [model.name for model in settings.models if model.kind != "kaplan_meier"][-2:] == ["coxvae", "fusion"]
+
+
+def _commands() -> Iterator[tuple[str, list[str]]]:
+    pattern = re.compile(r"^(?:\$ |    )?(?:\.venv/bin/)?survlens (.*?)(?:  +#.*)?$", re.MULTILINE)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in pattern.finditer(text):
+            if page.name == "README.md" or text[: match.start()].count("```") % 2:
+                yield page.name, shlex.split(match.group(1))
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(list(_commands())) >= 8
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), list(_commands()), ids=lambda value: value if isinstance(value, str) else None
+)
+def test_every_command_on_a_page_exists(page: str, words: list[str]) -> None:
+    verb = main.commands[words[0]]
+    known = {option for parameter in verb.params if isinstance(parameter, click.Option) for option in parameter.opts}
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known
+    arguments = [parameter for parameter in verb.params if isinstance(parameter, click.Argument)]
+    assert not arguments or not words[1].startswith("-")
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    links = [
+        (page, link)
+        for page in PAGES
+        for link in re.findall(r"\]\(([^)#:]+\.(?:md|toml|cff))\)", page.read_text(encoding="utf-8"))
+    ]
+    assert links
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()] == []
