@@ -118,26 +118,35 @@ def _crossing(times: np.ndarray, survival: np.ndarray, level: float) -> float:
     return float(times[first])
 
 
-def _counts(time: np.ndarray, flag: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct times, number at risk just before each, number of flagged at each."""
-    times, inverse, totals = np.unique(time, return_inverse=True, return_counts=True)
-    flagged = np.bincount(inverse, weights=flag.astype(np.float64), minlength=len(times))
-    at_risk = totals[::-1].cumsum()[::-1].astype(np.float64)
-    return times, at_risk, flagged
+def _counts(outcome: SurvivalOutcome) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct times, number at risk just before each, and numbers of events and of censored at each."""
+    time, event = outcome.numpy()
+    order = np.argsort(time)
+    ordered = time[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))[: len(time)]
+    totals = np.diff(starts, append=len(time)).astype(np.float64)
+    events = np.add.reduceat((event[order] > 0).astype(np.float64), starts) if len(time) else totals
+    return ordered[starts], (len(time) - starts).astype(np.float64), events, totals - events
+
+
+def _survival(at_risk: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+    """Product over times of 1 - flagged / at risk."""
+    with np.errstate(divide="ignore"):
+        return np.exp(np.cumsum(np.log1p(-flagged / np.where(at_risk > 0, at_risk, 1.0))))
 
 
 def _product_limit(
     times: np.ndarray, at_risk: np.ndarray, flagged: np.ndarray, confidence: float, limits: Limits, unit: str
 ) -> SurvivalCurve:
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_survival = np.cumsum(np.log1p(-flagged / np.where(at_risk > 0, at_risk, 1.0)))
-        survival = np.exp(log_survival)
+        survival = _survival(at_risk, flagged)
         variance = np.cumsum(np.where(flagged > 0, flagged / (at_risk * (at_risk - flagged)), 0.0))
         std_error = np.sqrt(variance)
         z = NormalDist().inv_cdf(0.5 + confidence / 2)
         if limits is Limits.LOG:
             lower, upper = survival * np.exp(-z * std_error), np.minimum(survival * np.exp(z * std_error), 1.0)
         else:
+            log_survival = np.log(survival)
             spread = z * std_error / log_survival
             lower = np.exp(-np.exp(np.log(-log_survival) - spread))
             upper = np.exp(-np.exp(np.log(-log_survival) + spread))
@@ -163,8 +172,8 @@ def kaplan_meier(outcome: SurvivalOutcome, *, confidence: float = 0.95, limits: 
     """
     if not 0 < confidence < 1:
         raise InvalidValueError(f"`confidence` must lie in (0, 1); got {confidence}.")
-    time, event = outcome.numpy()
-    return _product_limit(*_counts(time, event > 0), confidence, limits, outcome.unit)
+    times, at_risk, events, _ = _counts(outcome)
+    return _product_limit(times, at_risk, events, confidence, limits, outcome.unit)
 
 
 def reverse_kaplan_meier(outcome: SurvivalOutcome, *, confidence: float = 0.95) -> SurvivalCurve:
@@ -175,15 +184,20 @@ def reverse_kaplan_meier(outcome: SurvivalOutcome, *, confidence: float = 0.95) 
     References:
         Schemper and Smith 1996.
     """
-    time, event = outcome.numpy()
-    times, at_risk, censored = _counts(time, event == 0)
-    _, _, events = _counts(time, event > 0)
+    times, at_risk, events, censored = _counts(outcome)
     return _product_limit(times, at_risk - events, censored, confidence, Limits.LOG, outcome.unit)
 
 
 def censoring_survival(outcome: SurvivalOutcome) -> StepCurve:
     """G(t) = P(censoring time > t), by reverse Kaplan-Meier; `.before(t)` is G(t-), which weights cases."""
-    return reverse_kaplan_meier(outcome).curve
+    times, at_risk, events, censored = _counts(outcome)
+    return StepCurve(times, _survival(at_risk - events, censored), 1.0, outcome.unit)
+
+
+def survival_curve(outcome: SurvivalOutcome) -> StepCurve:
+    """S(t) by Kaplan-Meier without its limits, for those who only need the curve."""
+    times, at_risk, events, _ = _counts(outcome)
+    return StepCurve(times, _survival(at_risk, events), 1.0, outcome.unit)
 
 
 def nelson_aalen(outcome: SurvivalOutcome) -> StepCurve:
@@ -192,8 +206,7 @@ def nelson_aalen(outcome: SurvivalOutcome) -> StepCurve:
     References:
         Nelson 1972; Aalen 1978.
     """
-    time, event = outcome.numpy()
-    times, at_risk, events = _counts(time, event > 0)
+    times, at_risk, events, _ = _counts(outcome)
     return StepCurve(times, np.cumsum(events / at_risk), 0.0, outcome.unit)
 
 

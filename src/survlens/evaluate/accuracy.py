@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from survlens.core.errors import InvalidValueError
-from survlens.core.nonparametric import kaplan_meier
+from survlens.core.nonparametric import survival_curve
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction, Times
 from survlens.core.score import Category, Direction, Score
@@ -144,7 +144,7 @@ def brier_score(
         Graf, Schmoor, Sauerbrei and Schumacher 1999; Gerds and Schumacher 2006; Kattan and Gerds 2018.
     """
     rows = _rows(prediction, outcome, _as_array(times), training)
-    null = kaplan_meier(training if null_model is NullModel.TRAINING else outcome).at(rows.times)
+    null = survival_curve(training if null_model is NullModel.TRAINING else outcome).at(rows.times)
     by_time = rows.sums_by_time(prediction)
     null_by_time = rows.null_sums(null[None], np.ones((1, len(outcome))))[0]
     return BrierCurve(rows.times, by_time / len(outcome), null_by_time / len(outcome), outcome.unit, null_model)
@@ -220,7 +220,7 @@ def reweighted_integrated_ipa(
     rows = _rows(prediction, outcome, _grid(outcome, training, times, horizon), training)
     average = trapezoid_weights(rows.times)
     by_row = rows.sums_by_row(prediction, average)
-    fixed = kaplan_meier(training).at(rows.times)[None]
+    fixed = survival_curve(training).at(rows.times)[None]
     curves = rows.kaplan_meier_of_draws() if null_model is NullModel.TEST else lambda weights: fixed
 
     def ipa(weights: np.ndarray) -> np.ndarray:
