@@ -171,7 +171,8 @@ class FileImage:
             raise
         except Image.DecompressionBombError as error:
             found = re.search(r"\d+", str(error))
-            raise _too_large(self.name, f"{int(found[0]):,}" if found else "more", self.pixel_limit) from error
+            size = f"{int(found[0]):,} pixels" if found else "more"
+            raise _too_large(self.name, size, self.pixel_limit) from error
         except _DECODING_ERRORS as error:
             reason = str(error).replace(str(self.path), self.name) or type(error).__name__
             raise CorruptFileError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from survlens.core.errors import CorruptFileError
 from survlens.report.json_node import JsonNode
 from survlens.report.records import Dimension, Explanation, Traversal
 
-_REMEDY = "Explain the model again."
+_REMEDY = "Write it anew: survlens run STUDY.toml --resume."
 
 
 def read_explanation(folder: Path, label: str) -> Explanation:
@@ -59,9 +61,9 @@ def _traversal(path: Path, n_dimensions: int) -> Traversal | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             images, difference, steps, order = (arrays[k] for k in ("images", "difference", "steps", "order"))
-    except (OSError, ValueError, KeyError, EOFError) as err:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as err:
         raise CorruptFileError(
             f"`traversal.npz` must hold images, difference, steps and order; got an error: {err}. {_REMEDY}"
         ) from err

@@ -33,7 +33,7 @@ def read_metrics(path: Path) -> Metrics:
         CorruptFileError: If it is not json, or lacks a key that it must have.
     """
     top = JsonNode.read(path, remedy="Run `survlens evaluate` on this folder.")
-    study = top.need("study")
+    study, _ = top.need("study"), top.need("models")
     oracle = top.get("oracle")
     return Metrics(
         study=StudyFacts(

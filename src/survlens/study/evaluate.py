@@ -19,6 +19,7 @@ from survlens.study.model_settings import ModelEntry
 from survlens.study.resolved import from_resolved
 from survlens.study.scoring import Draws, Scored, draws_of, percentile, scored_patients
 from survlens.study.settings import StudySettings
+from survlens.study.unit_tables import prediction_table
 
 
 def evaluate_run(run: RunFolder) -> None:
@@ -63,7 +64,7 @@ def evaluate_run(run: RunFolder) -> None:
 
 def _predictions(run: RunFolder, entry: ModelEntry) -> pd.DataFrame | None:
     path = run.predictions(entry.name)
-    return read_table(path) if path.exists() else None
+    return prediction_table(path) if path.exists() else None
 
 
 def _scored(table: pd.DataFrame, settings: StudySettings, name: str) -> Scored:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from survlens.artifacts.atomic import write_bytes
 from survlens.artifacts.run_folder import RunFolder, read_json, read_table, write_json
+from survlens.core.errors import CorruptFileError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.explain.latent import LatentDimension, dimension_reliability, latent_dimensions
 from survlens.explain.traversal import Traversal, traverse
@@ -45,8 +47,10 @@ def explain_model(run: RunFolder, entry: ModelEntry, unit: str) -> None:
     by_seed = [_latents(table.loc[table["seed"] == seed]) for seed in seeds]
     own, latents = table.loc[table["seed"] == seeds[0]], by_seed[0]
     folder = run.model(entry.name) / f"fold{int(own['fold'].iloc[0])}-seed{seeds[0]}"
-    facts = read_json(folder / "latent.json")
-    model = load_model(folder).model
+    try:
+        facts, model = _latent_facts(folder / "latent.json"), load_model(folder).model
+    except CorruptFileError as error:
+        raise CorruptFileError(f"{error} Or remove {run.progress} and go on with --resume to fit anew.") from error
     reliability = dimension_reliability(by_seed)
     dimensions = latent_dimensions(
         latents,
@@ -70,6 +74,14 @@ def explain_model(run: RunFolder, entry: ModelEntry, unit: str) -> None:
     if isinstance(model, CoxVAE):
         order = [each.dimension for each in sorted(dimensions, key=lambda each: -each.importance)]
         write_traversal(home / "traversal.npz", _walk(model, dimensions), order)
+
+
+def _latent_facts(path: Path) -> dict[str, Any]:
+    """What the fit noted of the training pictures."""
+    facts = read_json(path)
+    if not isinstance(facts, dict) or not {"mean_kl", "reconstruction"} <= facts.keys():
+        raise CorruptFileError(f"`{path}` must hold mean_kl and reconstruction; got other content. Copy it again.")
+    return facts
 
 
 def _latents(table: pd.DataFrame) -> np.ndarray:

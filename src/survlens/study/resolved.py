@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from survlens.artifacts.run_folder import plain
-from survlens.core.errors import CorruptFileError
+from survlens.core.errors import CorruptFileError, UsageError
 from survlens.study.binding import Origin
 from survlens.study.model_settings import KINDS, ModelEntry
 from survlens.study.overrides import model_names
@@ -32,7 +32,13 @@ def from_resolved(document: Mapping[str, Any]) -> StudySettings:
     """
     if not isinstance(document, dict):
         raise CorruptFileError("resolved.json must hold settings; got something else. Run the study again.")
-    return build_study(document, Origin("resolved.json", names=model_names(document)))
+    try:
+        return build_study(document, Origin("resolved.json", names=model_names(document)))
+    except UsageError as error:
+        raise CorruptFileError(
+            f"resolved.json must hold the settings of a run; got a fault ({str(error).rstrip('.')}). "
+            "Run the study again."
+        ) from error
 
 
 def _model(entry: ModelEntry) -> dict[str, Any]:

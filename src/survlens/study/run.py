@@ -13,7 +13,7 @@ import pandas as pd
 
 from survlens.artifacts.atomic import write_text
 from survlens.artifacts.run_folder import RunFolder, plain, read_json, read_table, write_json, write_table
-from survlens.core.errors import DataError, UsageError
+from survlens.core.errors import CorruptFileError, DataError, UsageError
 from survlens.data.audit import audit
 from survlens.data.cohort import Cohort
 from survlens.data.description import flow
@@ -231,7 +231,12 @@ def _key(unit: Unit) -> tuple[str, int, int]:
 def _finished(run: RunFolder) -> list[tuple[str, int, int]]:
     if not run.progress.exists():
         return []
-    return [(row["model"], row["fold"], row["seed"]) for row in read_json(run.progress)["finished"]]
+    try:
+        return [(row["model"], row["fold"], row["seed"]) for row in read_json(run.progress)["finished"]]
+    except (KeyError, TypeError) as error:
+        raise CorruptFileError(
+            f"`{run.progress}` must list the finished fits; got something else ({error}). Remove it to fit all anew."
+        ) from error
 
 
 def _write_progress(run: RunFolder, units: Sequence[Unit], finished: set[tuple[str, int, int]]) -> None:

@@ -81,6 +81,22 @@ def rows_of_fit(path: Path, fold: int, seed: int, instances: np.ndarray) -> pd.D
     return table.loc[instances].reset_index()
 
 
+def prediction_table(path: Path) -> pd.DataFrame:
+    """The predictions of one model.
+
+    Raises:
+        CorruptFileError: If the table is not whole, or lacks a column that scores need.
+    """
+    table = read_table(path)
+    missing = [name for name in (*_KEYS, "risk") if name not in table]
+    if missing or not len(table):
+        raise CorruptFileError(
+            f"`{path}` must hold predictions; got a table without {', '.join(missing) or 'rows'}. "
+            "Predict again: survlens run STUDY.toml, into a new folder."
+        )
+    return table
+
+
 def curve_columns(table: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
     """Times and names of the columns with survival probabilities."""
     names = [name for name in table.columns if name.startswith(CURVE)]

@@ -123,9 +123,11 @@ class Checkpoints:
             CorruptFileError: If a file is truncated, a pickle, or of another model.
             UsageError: If the checkpoint was written with other settings or data.
         """
-        content = self._content()
+        try:
+            content, tensors = self._content(), load_tensors(self.last)
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{error} Or remove {self.folder} to train this model from its start.") from error
         self._check_identity(content.get("identity", {}))
-        tensors = load_tensors(self.last)
         groups: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
@@ -148,8 +150,7 @@ class Checkpoints:
             return json.loads(read_metadata(self.last)["state"])
         except (KeyError, ValueError) as error:
             raise CorruptFileError(
-                f"`{self.last}` must be a checkpoint of a training; got a safetensors file without its state. "
-                "Remove the folder and train again."
+                f"`{self.last}` must be a checkpoint of a training; got a safetensors file without its state."
             ) from error
 
     def _check_identity(self, stored: Mapping[str, str]) -> None:
