@@ -19,6 +19,8 @@ from survlens.core.errors import CorruptFileError, InvalidValueError, UsageError
 def a_run(path: Path) -> RunFolder:
     folder = RunFolder.create(path)
     write_json(folder.resolved, {"seed": 1})
+    folder.truth.write_bytes(b"")
+    folder.subgroups.write_bytes(b"")
     (folder.model("cox") / "checkpoints").mkdir(parents=True)
     (path / "notes.txt").write_text("mine")
     return folder

@@ -13,7 +13,9 @@ def test_init_writes_a_study_that_check_accepts(survlens, study):
     study.unlink()
     done = survlens("init", study.parent, "--from", study.parent / "clinical.csv")
     assert done.exit_code == 0, done.output
-    said = tomllib.loads(study.read_text(encoding="utf-8"))["data"]
+    written = tomllib.loads(study.read_text(encoding="utf-8"))
+    assert written["evaluation"]["primary"] == "fusion"
+    said = written["data"]
     assert (said["time"], said["event"], said["unit"]) == ("months", "died", "months")
     assert (said["patient"], said["image"], said["site"]) == ("patient", "image", "hospital")
     assert said["numeric"] == ["age"]

@@ -180,3 +180,15 @@ def test_a_truncated_prediction_table_is_named(survlens, finished, tmp_path):
     assert done.exit_code == FAILURE
     assert "vae.parquet" in done.output
     assert "Traceback" not in done.output
+
+
+def test_a_demo_folder_of_another_seed_is_refused_and_a_finished_one_returns_at_once(survlens, tmp_path):
+    (tmp_path / "study.toml").write_text("# Made by: survlens demo --seed 0\n")
+    (tmp_path / "report.html").write_text("done")
+    done = survlens("demo", "--out", tmp_path)
+    assert done.exit_code == 0
+    assert "finished report" in done.output
+    for other in (["--seed", 1], ["--quick"]):
+        refused = survlens("demo", "--out", tmp_path, *other)
+        assert refused.exit_code == USAGE
+        assert "--overwrite" in refused.output

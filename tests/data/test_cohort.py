@@ -176,3 +176,8 @@ def test_two_cohorts_join_where_they_agree():
     days = Cohort.from_frame(frame(), CohortSchema(time="months", event="died", unit="days", patient="id"))
     with pytest.raises(DataError, match="agree in `unit`"):
         concatenate(cohort, days)
+
+
+def test_names_of_patients_are_in_no_repr():
+    cohort = Cohort.from_arrays(np.array([[1.0, 1], [2.0, 0]]), unit="days", patient=["Jane Doe", "John Roe"])
+    assert repr(cohort) == "<Cohort: 2 instances, 2 patients, 0 covariates, no images>"

@@ -8,6 +8,7 @@ from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.data.simulate.hazards import CensoringTarget, exponential_outcome
 from survlens.explain import PrincipalComponents, dimension_reliability, latent_dimensions, traverse
+from survlens.explain.latent import LatentRows, check_dimensions, variance_inflation
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +115,68 @@ def test_too_few_events_leave_the_table_undefined():
     outcome = SurvivalOutcome.from_arrays([1.0, 2.0, 3.0], [0, 0, 0], "days")
     found = latent_dimensions(np.eye(3), outcome, mean_kl=np.ones(3))
     assert np.isnan(found[0].hazard_ratio)
+
+
+def test_held_out_fit_uses_the_training_scale_and_covers_the_truth(simulated):
+    latents, outcome = simulated
+    found = _checked(latents, outcome, training=slice(0, 1000), held_out=slice(1000, 2000))
+    for dimension, weight in zip(found, (0.4, -1.0, 0.0), strict=True):
+        truth = np.exp(weight * dimension.sd)
+        assert dimension.held_out.lower * 0.95 < truth < dimension.held_out.upper * 1.05
+        assert dimension.held_out.hazard_ratio != dimension.hazard_ratio
+        assert dimension.univariable_held_out
+        assert dimension.variance_inflation < 1.1
+
+
+def test_noise_chosen_on_training_patients_is_unclear_in_held_out_ones():
+    rng = np.random.default_rng(2)
+    noise = rng.normal(size=(300, 200))
+    time = rng.exponential(size=300)
+    outcome = SurvivalOutcome.from_arrays(time, np.ones(300, dtype=int), "days")
+    logs = np.array([np.corrcoef(column[:150], np.log(time[:150]))[0, 1] for column in noise.T])
+    fitted = noise[:, :100] @ logs[:100, None]  # a latent that looked at the training outcomes
+    (found,) = _checked(fitted, outcome, training=slice(0, 150), held_out=slice(150, 300))
+    assert found.upper < 1
+    assert found.held_out.lower < 1 < found.held_out.upper
+
+
+def test_without_held_out_rows_the_univariable_fit_is_of_training_rows(simulated):
+    latents, outcome = simulated
+    (first, *_) = _checked(latents, outcome, training=slice(0, 500), held_out=None)
+    alone = latent_dimensions(latents[:500, :1], outcome[np.arange(500)], mean_kl=np.ones(1))[0]
+    assert first.held_out is None
+    assert first.to_json()["held_out"] is None
+    assert not first.univariable_held_out
+    assert first.univariable.hazard_ratio == pytest.approx(alone.hazard_ratio, rel=1e-9)
+
+
+def test_held_out_rows_without_events_leave_nulls(simulated):
+    latents, outcome = simulated
+    training = LatentRows(latents, outcome, np.arange(2000))
+    censored = SurvivalOutcome.from_arrays(np.arange(1.0, 21.0), np.zeros(20, dtype=int), "days")
+    silent = LatentRows(latents[:20], censored, np.arange(20))
+    plain = latent_dimensions(latents, outcome, mean_kl=np.ones(3))
+    found = check_dimensions(plain, training=training, held_out=silent)
+    assert found[0].to_json()["held_out"] == dict.fromkeys(("hazard_ratio", "lower", "upper", "p"))
+
+
+def test_variance_inflation_equals_the_regression_on_the_others():
+    rng = np.random.default_rng(8)
+    values = rng.normal(size=(400, 3))
+    values[:, 2] = values[:, 0] + 0.2 * rng.normal(size=400)
+    centred = values - values.mean(0)
+    for j, found in enumerate(variance_inflation(values)):
+        others = np.delete(centred, j, axis=1)
+        rest = centred[:, j] - others @ np.linalg.lstsq(others, centred[:, j], rcond=None)[0]
+        assert found == pytest.approx((centred[:, j] ** 2).sum() / (rest**2).sum(), rel=1e-9)
+    same = np.column_stack([values[:, 0], values[:, 0], np.ones(400)])
+    np.testing.assert_array_equal(variance_inflation(same), [1e6, 1e6, np.nan])
+
+
+def _checked(latents, outcome, *, training, held_out):
+    rows = [
+        None if part is None else LatentRows(latents[part], outcome[np.arange(2000)[part]], np.arange(2000)[part])
+        for part in (training, held_out)
+    ]
+    plain = latent_dimensions(rows[0].latents, rows[0].outcome, mean_kl=np.ones(latents.shape[1]))
+    return check_dimensions(plain, training=rows[0], held_out=rows[1])

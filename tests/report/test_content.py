@@ -121,3 +121,19 @@ def test_embedding_without_components_is_a_clear_error(run_folder):
     pd.DataFrame({"time": [1.0], "event": [1]}).to_parquet(run_folder / "embeddings/vae.parquet")
     with pytest.raises(CorruptFileError, match="pc1, pc2"):
         read_content(run_folder)
+
+
+def test_explanation_without_the_newer_keys_is_read(run_folder):
+    explanation = read_content(run_folder).explanations[0]
+    assert explanation.explained == ()
+    for d in explanation.dimensions:
+        assert (d.held_out, d.univariable, d.variance_inflation, d.pixel_change) == (None,) * 4
+        assert d.judged == d.training
+
+
+def test_held_out_fit_that_failed_leaves_the_training_fit(run_folder, change):
+    nulls = dict.fromkeys(("hazard_ratio", "lower", "upper", "p"))
+    change("explanations/coxvae_0.5/dimensions.json", lambda top: [d.update(held_out=nulls) for d in top["dimensions"]])
+    first = read_content(run_folder).explanations[0].dimensions[0]
+    assert first.held_out is None
+    assert first.judged == first.training

@@ -10,7 +10,9 @@ import pytest
 
 from survlens.core.errors import DataError
 from survlens.report import document
+from survlens.report.content import read_content
 from survlens.report.document import file_name, typeset, write_report
+from survlens.report.sections.provenance import limit_sentences, without_folders
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{ 7*7 }} $x_{"
 VOID = {"meta", "img", "link", "br", "hr", "input"}
@@ -132,7 +134,9 @@ def test_sections_stand_in_the_agreed_order(page):
 
 def test_verdict_stands_before_everything_else(text):
     assert text.index('class="headline"') < text.index("<section")
-    assert "The image added to the clinical table" in text
+    headline = text[text.index('class="headline"') :].split("</p>")[0]
+    assert "The image alone" in headline
+    assert "CoxVAE" in headline
 
 
 def test_tables_show_the_numbers_of_the_folder(full, text):
@@ -285,3 +289,45 @@ def test_names_become_harmless_file_names():
 def test_percent_signs_stay_with_their_number():
     assert typeset("95 % CI") == "95\xa0% CI"
     assert typeset("CoxVAE (τ = 0.5)") == "CoxVAE (τ\xa0=\xa00.5)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("external", "Validation is external"), ("site", "between sites"), ("date", "temporal"), ("folds", "no external")],
+)
+def test_the_limits_say_what_kind_of_validation_it_is(run_folder, kind, said):
+    (run_folder / "resolved.json").write_text(json.dumps({"split": {"kind": kind}, "model": []}), encoding="utf-8")
+    assert any(said in sentence for sentence in limit_sentences(read_content(run_folder)))
+
+
+def test_the_command_names_no_folder():
+    command = "survlens run '/home/Jane Doe/study.toml' --out=/data/jane/run --set 'model.vae.tau=0.5'"
+    assert without_folders(command) == "survlens run study.toml --out=run --set model.vae.tau=0.5"
+
+
+def test_dimension_is_read_by_held_out_patients(tmp_path, write_run, undrawn):
+    folder = write_run(tmp_path / "run")
+
+    def judge(top):
+        top["explained"] = [0.93, 0.04]
+        for d in top["dimensions"]:
+            ratio = {"hazard_ratio": 1.23, "lower": 0.91, "upper": 1.61, "p": 0.2}
+            d.update(held_out=ratio, univariable=ratio | {"held_out": True}, variance_inflation=86.1, pixel_change=0.01)
+
+    edit(folder, "explanations/coxvae_0.5/dimensions.json", judge)
+    said = " ".join(Page(read(folder)).text)
+    assert "in training patients (optimistic)" in said
+    assert "in held-out patients" in said
+    assert "Alone, in held-out patients" in said
+    assert "unclear; overlaps with others (VIF 86)" in said
+    assert "higher hazard" not in said
+    assert "No dimension has a clear association" in said
+    assert "0.010, no visible change" in said
+    assert "ordered by |head weight| × SD" in said
+
+
+def test_older_explanation_leaves_the_held_out_columns_out(page):
+    said = " ".join(page.text)
+    assert "Alone, in" not in said
+    assert "Pixel change" not in said
+    assert "in training patients (optimistic)" in said

@@ -1,5 +1,7 @@
 """Figures: labelled, the same every time, and legible without colour."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -137,3 +139,16 @@ def test_steps_keep_the_shape_within_what_can_be_seen():
 
 def test_missing_values_leave_a_figure_whole(tmp_path):
     save_figure(comparison_figure(["a"], [Panel([None], "C (probability)", 0.5)], inputs=[()]), tmp_path, "x")
+
+
+def test_steps_where_no_picture_has_been_are_marked():
+    figure = traversal_figure(strips(), steps=range(-4, 5), step_unit="standard deviations", trusted=3.0)
+    texts = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert [k for k, text in enumerate(texts) if "extrapolated" in text] == [0, 8]
+
+
+def test_share_of_variance_stands_on_the_axes(content):
+    shown = [replace(content.embeddings[0], explained=(0.934, 0.041))]
+    axes = embedding_figure(shown, unit="days").axes[0]
+    assert axes.get_xlabel() == "PC 1 (93 % of the variance)"
+    assert axes.get_ylabel() == "PC 2 (4 % of the variance)"

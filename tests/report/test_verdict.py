@@ -75,9 +75,26 @@ def test_ranking_without_accuracy_is_remarked():
     assert any("more accurate than those of the Kaplan-Meier" in remark for remark in said.remarks)
 
 
-def test_choice_among_several_and_the_primary_model_are_remarked():
-    said = verdict(study(CLINICAL, FUSED, IMAGE, differences=[gap("fused", 0.01, 0.09)], primary="image"))
-    assert any("best of 2 image models" in remark and "IMAGE" in remark for remark in said.remarks)
+def test_headline_is_the_primary_model_and_the_best_one_only_a_remark():
+    found = study(
+        CLINICAL, FUSED, IMAGE, differences=[gap("fused", 0.01, 0.09), gap("image", -0.2, 0.1)], primary="image"
+    )
+    said = verdict(found)
+    assert said.headline.startswith("The image alone was not shown")
+    assert "IMAGE" in said.headline
+    assert any("highest C among 2 image models" in r and "FUSED" in r and "flattered" in r for r in said.remarks)
+
+
+def test_headline_does_not_change_with_the_best_of_many_noise_models():
+    noise = [model(f"noise{at}", ("image",), 0.5 + at / 20) for at in range(5)]
+    gaps = [gap(each.name, 0.1, 0.2) for each in noise] + [gap("image", -0.1, 0.1)]
+    plain = verdict(study(CLINICAL, IMAGE, differences=gaps, primary="image"))
+    assert verdict(study(CLINICAL, IMAGE, *noise, differences=gaps, primary="image")).headline == plain.headline
+
+
+def test_without_a_primary_image_model_image_and_table_together_come_first():
+    said = verdict(study(CLINICAL, IMAGE, FUSED, differences=[gap("fused", 0.01, 0.09)]))
+    assert said.headline.startswith("The image added to the clinical table: FUSED")
 
 
 def test_image_alone_is_not_sold_as_an_addition():
@@ -89,7 +106,7 @@ def test_image_alone_is_not_sold_as_an_addition():
 def test_image_and_table_together_are_told_beside_a_better_image_alone():
     alone = model("alone", ("image",), 0.80)
     gaps = [gap("alone", 0.1, 0.2), gap("fused", 0.01, 0.09)]
-    said = verdict(study(CLINICAL, FUSED, alone, differences=gaps))
+    said = verdict(study(CLINICAL, FUSED, alone, differences=gaps, primary="alone"))
     assert said.headline.startswith("The image alone did better")
     assert any(r.startswith("Image and table together (FUSED)") and "0.010 to 0.090" in r for r in said.remarks)
 

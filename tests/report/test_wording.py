@@ -85,3 +85,17 @@ def test_calibration_says_on_which_side_it_errs():
     assert wording.calibration_text(1.02) == "right on average"
     assert wording.calibration_text(1.02, 0.5) == "right on average, risks too extreme"
     assert wording.calibration_text(1.2, 3.1) == "20 % more events than predicted, risks too alike"
+
+
+@pytest.mark.parametrize(
+    ("inflation", "said"),
+    [(None, ""), (10.0, ""), (86.1, "overlaps with others (VIF 86)"), (1e6, "overlaps with others (VIF over 1,000)")],
+)
+def test_overlap_is_said_above_ten(inflation, said):
+    assert wording.overlap_text(inflation) == said
+
+
+def test_pixel_change_under_two_hundredths_is_not_visible():
+    assert wording.pixel_change_text(0.0199).endswith("no visible change")
+    assert wording.pixel_change_text(0.02) == "0.020"
+    assert wording.pixel_change_text(None) == wording.MISSING

@@ -1,5 +1,6 @@
 """Laws of a whole study on tables: what is learnt where, and what several folds and seeds leave behind."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from survlens.artifacts.run_folder import RunFolder, read_json
 from survlens.core.errors import DataError, UsageError
+from survlens.data.findings import Severity
+from survlens.study.check import check_study
 from survlens.study.evaluate import evaluate_run
 from survlens.study.run import chosen_models, prepare, run_study
 from survlens.study.toml_source import read_study
@@ -164,3 +167,42 @@ def test_a_model_read_back_from_a_run_folder_knows_no_data(tmp_path):
     settings = read_study(tmp_path / "study.toml")
     with pytest.raises(UsageError, match="settings of a run folder"):
         prepare(replace(settings, paths=None))
+
+
+@pytest.mark.parametrize("column", ["x", "patient"])
+def test_resume_with_other_data_is_refused(finished, column):
+    """A covariate or the names changed, while all rows stand in the same parts."""
+    folder = finished.path.parent
+    settings = read_study(folder / "study.toml")
+    frame = table()
+    frame[column] = frame[column] + (1 if column == "x" else "b")
+    other = folder / "other"
+    other.mkdir()
+    frame.to_csv(other / "t.csv", index=False)
+    (other / "study.toml").write_text(STUDY)
+    try:
+        prepared = prepare(read_study(other / "study.toml"))
+        with pytest.raises(UsageError, match="must be given the data of the run"):
+            run_study(prepared, finished, resume=True)
+    finally:
+        shutil.rmtree(other)
+    told: list[str] = []
+    run_study(prepare(settings), finished, resume=True, tell=told.append)
+    assert told == [f"0 of 15 fits left, written to {finished.path}"]
+
+
+def test_the_external_table_is_audited_too(tmp_path):
+    frame = table()
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    other = frame.assign(patient="q" + frame["patient"])
+    other.loc[3, "time"], other.loc[5, "patient"] = -1.0, "p7"
+    other.to_csv(tmp_path / "other.csv", index=False)
+    split = '[split]\nkind = "external"\ntable = "other.csv"\n'
+    (tmp_path / "study.toml").write_text(STUDY.replace('[split]\nkind = "folds"\nfolds = 3\n', split))
+    settings = read_study(tmp_path / "study.toml")
+    errors = {one.code: one for one in check_study(settings).of(Severity.ERROR)}
+    assert all(one.message.startswith("other.csv: ") for one in errors.values())
+    assert errors["patient-in-both"].rows == (7,)
+    assert any(one.rows == (5,) for one in errors.values())
+    with pytest.raises(DataError, match="must pass its audit"):
+        prepare(settings)

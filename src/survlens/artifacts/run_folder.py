@@ -32,6 +32,8 @@ _FILES = (
     "splits.json",
     "metrics.json",
     "report.html",
+    "subgroups.parquet",
+    "truth.parquet",
 )
 _FOLDERS = ("models", "predictions", "embeddings", "explanations", "figures")
 
@@ -122,6 +124,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """Scores and curves of every model."""
         return self.path / "metrics.json"
+
+    @property
+    def subgroups(self) -> Path:
+        """Columns by which scores are told apart, one row per instance."""
+        return self.path / "subgroups.parquet"
+
+    @property
+    def truth(self) -> Path:
+        """The true log hazard of a simulation, one row per instance."""
+        return self.path / "truth.parquet"
 
     @property
     def figures(self) -> Path:

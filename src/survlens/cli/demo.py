@@ -24,4 +24,5 @@ def demo(out: Path, seed: int, quick: bool, overwrite: bool) -> None:
 
         return write_demo(folder, seed=seed, quick=quick)
 
-    run_file(out, write, overwrite=overwrite)
+    made_by = f"survlens demo --seed {seed}{' --quick' if quick else ''}"
+    run_file(out, write, made_by=made_by, overwrite=overwrite)

@@ -39,8 +39,9 @@ def reproduce() -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", default=Path("surv-mnist"), show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace the run that stands in DIR.")
 @traceback_option
-def surv_mnist(mnist: Path, out: Path, seed: int) -> None:
+def surv_mnist(mnist: Path, out: Path, seed: int, overwrite: bool) -> None:
     """CoxVAE on MNIST with simulated survival: embeddings for three values of τ, and downstream models."""
 
     def write(folder: Path) -> Path:
@@ -48,7 +49,7 @@ def surv_mnist(mnist: Path, out: Path, seed: int) -> None:
 
         return write_surv_mnist(folder, mnist, seed=seed)
 
-    run_file(out, write)
+    run_file(out, write, made_by=f"survlens reproduce surv-mnist --seed {seed}", overwrite=overwrite)
 
 
 @reproduce.command("surv-digits")

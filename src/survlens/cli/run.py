@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from survlens.cli.group import traceback_option
 from survlens.cli.screen import say, show_table, told_warnings
+
+if TYPE_CHECKING:
+    from survlens.artifacts.run_folder import RunFolder
 
 
 @click.command()
@@ -39,7 +44,7 @@ def run(
         raise click.UsageError("--resume and --overwrite exclude each other.")
     from survlens.artifacts.run_folder import RunFolder
     from survlens.study.dry_run import dry_run as try_study
-    from survlens.study.run import chosen_models, on_device, prepare, run_study, units_of
+    from survlens.study.run import chosen_models, on_device, prepare, run_study
     from survlens.study.toml_source import read_study, read_text
     from survlens.training.settings import Device
 
@@ -57,20 +62,19 @@ def run(
             show_table(f"{folder} would hold", ("file", "what"), files)
             return
         home = RunFolder.create(folder, overwrite=overwrite, resume=resume)
-        say(f"{len(units_of(prepared.settings, prepared.splits))} fits, written to {folder}")
-        with resumable(folder):
-            run_study(prepared, home, text=read_text(study), watch=watch, resume=resume)
+        with resumable(f"the same command and --resume ({folder})"):
+            run_study(prepared, home, text=read_text(study), watch=watch, resume=resume, tell=say)
             finish(home)
 
 
 @contextmanager
-def resumable(folder: Path) -> Iterator[None]:
-    """Says on Ctrl-C that finished work was kept, and how to go on."""
+def resumable(again: str) -> Iterator[None]:
+    """Says on Ctrl-C that finished work was kept, and with what (`again`) to go on."""
     try:
         yield
     except KeyboardInterrupt as error:
         kept = str(error) or "Finished fits were kept."
-        raise KeyboardInterrupt(f"interrupted. {kept} Go on with the same command and --resume ({folder}).") from error
+        raise KeyboardInterrupt(f"interrupted. {kept} Go on with {again}.") from error
 
 
 def finish(home) -> None:  # noqa: ANN001
@@ -95,30 +99,58 @@ def watch(name: str, epochs: int) -> Iterator:
         yield on_epoch
 
 
-def run_file(out: Path, write: Callable[[Path], Path], *, overwrite: bool = False) -> None:
+def run_file(out: Path, write: Callable[[Path], Path], *, made_by: str, overwrite: bool = False) -> None:
     """Writes data and a study file into a run folder, and runs it; one that was interrupted goes on.
 
     Args:
         out: Folder of the run.
         write: Writes data and study file into the folder it is given, and returns the latter.
+        made_by: The command with its settings, first line of the study file: another one is refused in its folder.
         overwrite: Replace the run that stands there.
     """
+    mark, stands = _MADE_BY + made_by, _first_line(out / "study.toml")
+    if stands is not None and stands != mark and not overwrite:
+        raise click.UsageError(f"{out} holds another study than `{made_by}`. Pass --overwrite, or another --out.")
     if (out / "report.html").exists() and not overwrite:
         say(f"{out} holds a finished report: {out / 'report.html'}")
         return
-    from survlens.artifacts.run_folder import RunFolder, read_json
+    from survlens.artifacts.atomic import write_text
+    from survlens.artifacts.run_folder import read_json
     from survlens.study.evaluate import summary_rows
-    from survlens.study.run import prepare, run_study, units_of
+    from survlens.study.run import prepare, run_study
     from survlens.study.toml_source import read_study, read_text
 
-    begun = (out / "progress.json").exists() and not overwrite
-    home = RunFolder.create(out, overwrite=overwrite and out.exists(), resume=begun)
-    file = home.study if begun else write(home.path)
-    with told_warnings():
-        prepared = prepare(read_study(file))
-        say(f"{len(units_of(prepared.settings, prepared.splits))} fits, written to {out}")
-        with resumable(out):
-            run_study(prepared, home, text=read_text(file), watch=watch, resume=begun)
-            finish(home)
+    begun = (out / "resolved.json").exists() and not overwrite
+    with told_warnings(), resumable("the same command"):
+        home = _home(out, stands, overwrite=overwrite)
+        if not begun:
+            write_text(home.study, mark + "\n")
+            file = write(home.path)
+            write_text(file, f"{mark}\n{read_text(file)}")
+        prepared = prepare(read_study(home.study))
+        run_study(prepared, home, text=read_text(home.study), watch=watch, resume=begun, tell=say)
+        finish(home)
     rows = summary_rows(read_json(home.metrics))
     show_table("test patients", ("model", "concordance", "integrated Brier", "integrated IPA"), rows)
+
+
+_MADE_BY = "# Made by: "
+
+
+def _first_line(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().rstrip("\r\n")
+
+
+def _home(out: Path, stands: str | None, *, overwrite: bool) -> RunFolder:
+    """The run folder, without the data of the run that is replaced; one cut short before its first fit goes on."""
+    from survlens.artifacts.run_folder import RunFolder
+
+    ours = stands is not None and stands.startswith(_MADE_BY)
+    replaced = overwrite and (not ours or (out / "resolved.json").exists())
+    home = RunFolder.create(out, overwrite=replaced, resume=ours and not replaced)
+    if ours and overwrite:
+        shutil.rmtree(out / "data", ignore_errors=True)
+    return home

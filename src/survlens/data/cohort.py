@@ -20,7 +20,7 @@ from survlens.data.schema import ZeroTimes as ZeroTimes
 from survlens.data.table import Covariate, CovariateKind, outcome_from, read_table
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cohort:
     """Instances (one row per image, or per patient) with what is known of them.
 
@@ -140,6 +140,11 @@ class Cohort:
         lazy = None if images is None else tuple(ArrayImage(images[i], f"image {i}") for i in range(n))
         owner = names if patient is None else np.array([str(value) for value in patient], dtype=object)
         return cls(names, owner, outcome, typed, covariates, lazy, None, pd.DataFrame(index=range(n)))
+
+    def __repr__(self) -> str:
+        """Counts alone: the names of patients belong in no log."""
+        parts = [f"{len(self)} instances", f"{self.n_patients} patients", f"{len(self.covariates)} covariates"]
+        return f"<Cohort: {', '.join(parts)}, {'no images' if self.images is None else 'images'}>"
 
     def __len__(self) -> int:
         return len(self.outcome)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -12,6 +12,24 @@ from survlens.core.errors import FitError, InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.generators.vae import ACTIVE_KL
 from survlens.models.classical import CoxRegression
+
+_MOST_INFLATION = 1e6
+_CONSTANT = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class HazardRatio:
+    """A fitted hazard ratio with its 95 % limits and Wald p-value; NaN where it could not be fitted."""
+
+    hazard_ratio: float
+    lower: float
+    upper: float
+    p: float
+
+    def to_json(self) -> dict[str, float | None]:
+        """Plain values; None where undefined."""
+        numbers = {"hazard_ratio": self.hazard_ratio, "lower": self.lower, "upper": self.upper, "p": self.p}
+        return {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +47,11 @@ class LatentDimension:
         p: Wald p-value.
         mean_kl: Mean KL from the prior, in nats.
         reliability: Mean over other seeds of the correlation with its match there; None for one seed.
+        held_out: The same Cox model fitted on held-out patients, or None without any.
+        univariable: A Cox model of this dimension alone, or None where it was not asked for.
+        univariable_held_out: Whether `univariable` was fitted on held-out patients, not on training patients.
+        variance_inflation: 1 / (1 - R^2) of this dimension on the others in training patients; at most a million.
+        pixel_change: Mean absolute change of the decoded image from -2 to +2 standard deviations.
     """
 
     dimension: int
@@ -41,6 +64,11 @@ class LatentDimension:
     p: float
     mean_kl: float
     reliability: float | None
+    held_out: HazardRatio | None = None
+    univariable: HazardRatio | None = None
+    univariable_held_out: bool = False
+    variance_inflation: float | None = None
+    pixel_change: float | None = None
 
     @property
     def active(self) -> bool:
@@ -61,15 +89,8 @@ class LatentDimension:
     def to_json(self) -> dict[str, object]:
         """Plain values."""
         per_sd = None if self.head_weight is None else self.head_weight * self.sd
-        numbers = {
-            name: float(value) if np.isfinite(value) else None
-            for name, value in {
-                "hazard_ratio": self.hazard_ratio,
-                "lower": self.lower,
-                "upper": self.upper,
-                "p": self.p,
-            }.items()
-        }
+        numbers = HazardRatio(self.hazard_ratio, self.lower, self.upper, self.p).to_json()
+        alone = self.univariable
         return {
             "dimension": self.dimension,
             "sd": self.sd,
@@ -81,6 +102,10 @@ class LatentDimension:
             "active": self.active,
             "reliability": self.reliability,
             "importance": self.importance,
+            "held_out": None if self.held_out is None else self.held_out.to_json(),
+            "univariable": None if alone is None else alone.to_json() | {"held_out": self.univariable_held_out},
+            "variance_inflation": self.variance_inflation,
+            "pixel_change": self.pixel_change,
         }
 
 
@@ -114,13 +139,7 @@ def latent_dimensions(
     if patient is not None:
         latents, outcome = per_patient(latents, outcome, patient)
     mean, sd = latents.mean(0), latents.std(0)
-    used = sd > 1e-8
-    table = np.full((latents.shape[1], 4), np.nan)
-    if used.any():
-        try:
-            table[used] = _cox_table((latents[:, used] - mean[used]) / sd[used], outcome)
-        except FitError:
-            pass  # too few events for so many dimensions: the rows stay undefined and are reported so
+    table = _cox_table((latents - mean) / np.where(sd > _CONSTANT, sd, np.inf), outcome)
     return tuple(
         LatentDimension(
             dimension=j + 1,
@@ -139,9 +158,80 @@ def latent_dimensions(
 
 
 def _cox_table(standardised: np.ndarray, outcome: SurvivalOutcome) -> np.ndarray:
-    fitted = CoxRegression(unit=outcome.unit).fit(standardised, outcome)
-    summary = fitted.summary()
-    return summary[["hazard_ratio", "lower", "upper", "p"]].to_numpy(dtype=np.float64)
+    """Hazard ratio, limits and p of each column in one fit; NaN for constant columns and where the fit fails."""
+    table = np.full((standardised.shape[1], 4), np.nan)
+    used = standardised.std(0) > _CONSTANT
+    if used.any():
+        try:
+            fitted = CoxRegression(unit=outcome.unit).fit(standardised[:, used], outcome)
+            table[used] = fitted.summary()[["hazard_ratio", "lower", "upper", "p"]].to_numpy(dtype=np.float64)
+        except FitError:
+            pass  # too few events for so many dimensions: the rows stay undefined and are reported so
+    return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LatentRows:
+    """Latent means (instance, dimension) of a part of the cohort, with outcome and patient of each row."""
+
+    latents: np.ndarray
+    outcome: SurvivalOutcome
+    patient: np.ndarray
+
+    def standardised(self, dimensions: Sequence[LatentDimension]) -> tuple[np.ndarray, SurvivalOutcome]:
+        """One row per patient, in standard deviations of the *training* latents."""
+        values, outcome = per_patient(self.latents, self.outcome, self.patient)
+        mean, sd = np.array([d.mean for d in dimensions]), np.array([d.sd for d in dimensions])
+        return (values - mean) / np.where(sd > _CONSTANT, sd, np.inf), outcome
+
+
+def check_dimensions(
+    dimensions: Sequence[LatentDimension], *, training: LatentRows, held_out: LatentRows | None = None
+) -> tuple[LatentDimension, ...]:
+    """Adds what tells a real dimension from noise and overlap: held-out and univariable fits, variance inflation.
+
+    The patients that trained the model show hazard ratios even for pure noise; held-out patients do not.
+
+    Args:
+        dimensions: As `latent_dimensions` gives them for `training`.
+        training: Rows that trained the model.
+        held_out: Rows that did not, or None; univariable fits then come from the training rows.
+    """
+    values, outcome = training.standardised(dimensions)
+    inflation = variance_inflation(values)
+    adjusted = None
+    if held_out is not None:
+        values, outcome = held_out.standardised(dimensions)
+        adjusted = _cox_table(values, outcome)
+    alone = [_cox_table(column[:, None], outcome)[0] for column in values.T]
+    return tuple(
+        replace(
+            each,
+            held_out=None if adjusted is None else HazardRatio(*map(float, adjusted[j])),
+            univariable=HazardRatio(*map(float, alone[j])),
+            univariable_held_out=held_out is not None,
+            variance_inflation=float(inflation[j]) if np.isfinite(inflation[j]) else None,
+        )
+        for j, each in enumerate(dimensions)
+    )
+
+
+def variance_inflation(values: np.ndarray) -> np.ndarray:
+    """1 / (1 - R^2) of each column on the others: diagonal of the inverse correlation matrix.
+
+    NaN for a constant column; a million where columns say exactly the same.
+    """
+    used = values.std(0) > _CONSTANT
+    found = np.full(values.shape[1], np.nan)
+    if not used.any():
+        return found
+    try:
+        inverse = np.linalg.inv(np.atleast_2d(np.corrcoef(values[:, used].T))).diagonal()
+    except np.linalg.LinAlgError:
+        inverse = np.full(int(used.sum()), _MOST_INFLATION)
+    sound = (inverse > 1 - 1e-6) & (inverse < _MOST_INFLATION)
+    found[used] = np.where(sound, np.maximum(inverse, 1.0), _MOST_INFLATION)
+    return found
 
 
 def per_patient(

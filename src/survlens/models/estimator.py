@@ -162,7 +162,10 @@ def restore(state: Mapping[str, object]) -> SurvivalEstimator:
         waiting.extend(found.__subclasses__())
     kind = state.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
-        raise CorruptFileError(f"`state` must name a known estimator; got {kind!r}. Known: {', '.join(sorted(kinds))}.")
+        raise CorruptFileError(
+            f"`state` must name a known estimator; got {kind!r}. Import the module that defines it first: networks are "
+            f"known after `import survlens.training`. Known: {', '.join(sorted(kinds))}."
+        )
     return kinds[kind].from_state(state)
 
 

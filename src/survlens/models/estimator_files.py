@@ -19,7 +19,7 @@ from survlens.models.penalised import LassoCox, RidgeCox
 FORMAT = 1
 ARRAYS, DESCRIPTION = "arrays.safetensors", "estimator.json"
 KNOWN = (KaplanMeierModel, CoxRegression, RidgeCox, LassoCox, RandomSurvivalForest, LateFusion)
-"""Every estimator of survlens; importing them is what makes `load_estimator` know them."""
+"""Every classical estimator of survlens; importing them is what makes `load_estimator` know them."""
 
 
 def save_estimator(estimator: SurvivalEstimator, folder: Path) -> Path:
@@ -40,6 +40,8 @@ def save_estimator(estimator: SurvivalEstimator, folder: Path) -> Path:
 
 def load_estimator(folder: Path) -> SurvivalEstimator:
     """The estimator that `save_estimator` wrote; it predicts the same bits.
+
+    Networks such as `DeepSurv` and `CoxVAESurvival` are known after `import survlens.training`.
 
     Raises:
         CorruptFileError: If a file is missing, truncated or of another format, or the two do not belong together.

@@ -54,6 +54,7 @@ def read_content(run_folder: Path) -> RunContent:
         histories=_histories(run_folder, metrics, labels),
         environment=_environment(run_folder / "environment.json"),
         hashes=_hashes(run_folder),
+        split=_split_kind(run_folder / "resolved.json"),
     )
 
 
@@ -126,6 +127,11 @@ def _labels(run_folder: Path, metrics: Metrics) -> dict[str, str]:
         for node in JsonNode.read(path, remedy="Run the study again.").each("model"):
             labels[node.text("name")] = node.text("label", node.text("name"))
     return labels | {model.name: model.label for model in metrics.models}
+
+
+def _split_kind(path: Path) -> str:
+    split = JsonNode.read(path, remedy="Run the study again.").get("split") if path.is_file() else None
+    return "" if split is None else split.text("kind", "")
 
 
 def _primary_first(labels: dict[str, str], metrics: Metrics) -> list[str]:

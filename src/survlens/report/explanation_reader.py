@@ -10,7 +10,7 @@ import numpy as np
 
 from survlens.core.errors import CorruptFileError
 from survlens.report.json_node import JsonNode
-from survlens.report.records import Dimension, Explanation, Traversal
+from survlens.report.records import Dimension, Explanation, Ratio, Traversal
 
 _REMEDY = "Write it anew: survlens run STUDY.toml --resume."
 
@@ -38,10 +38,18 @@ def read_explanation(folder: Path, label: str) -> Explanation:
         dimensions=tuple(dimensions),
         reconstruction={key: value for key, value in errors.items() if value is not None},
         traversal=_traversal(folder / "traversal.npz", len(dimensions)),
+        explained=top.numbers("explained"),
     )
 
 
+def _ratio(node: JsonNode | None) -> Ratio | None:
+    """A hazard ratio; None where it was not fitted or not written."""
+    value = None if node is None else node.number("hazard_ratio")
+    return None if node is None or value is None else Ratio(value, node.number("lower"), node.number("upper"))
+
+
 def _dimension(node: JsonNode) -> Dimension:
+    alone = node.get("univariable")
     return Dimension(
         dimension=node.count("dimension"),
         head_weight=node.number("head_weight"),
@@ -54,6 +62,11 @@ def _dimension(node: JsonNode) -> Dimension:
         active=node.get("active") is None or node.flag("active"),
         reliability=node.number("reliability"),
         importance=node.number("importance") or 0.0,
+        held_out=_ratio(node.get("held_out")),
+        univariable=_ratio(alone),
+        univariable_held_out=alone is not None and alone.flag("held_out"),
+        variance_inflation=node.number("variance_inflation"),
+        pixel_change=node.number("pixel_change"),
     )
 
 

@@ -210,8 +210,20 @@ class CohortFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Ratio:
+    """A hazard ratio per standard deviation of the latent mean, with its 95 % limits."""
+
+    value: float
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Dimension:
-    """What is known of one latent dimension; `hazard_ratio` is per standard deviation of its mean."""
+    """What is known of one latent dimension; `hazard_ratio` is per standard deviation of its mean.
+
+    Attributes after `importance` are None in runs that were explained before they were written.
+    """
 
     dimension: int
     head_weight: float | None
@@ -224,6 +236,21 @@ class Dimension:
     active: bool
     reliability: float | None
     importance: float
+    held_out: Ratio | None = None
+    univariable: Ratio | None = None
+    univariable_held_out: bool = False
+    variance_inflation: float | None = None
+    pixel_change: float | None = None
+
+    @property
+    def training(self) -> Ratio | None:
+        """The fit on the patients that trained the model."""
+        return None if self.hazard_ratio is None else Ratio(self.hazard_ratio, self.lower, self.upper)
+
+    @property
+    def judged(self) -> Ratio | None:
+        """What the dimension is judged by: the held-out fit where there is one, else the training fit."""
+        return self.training if self.held_out is None else self.held_out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,7 +272,7 @@ class Traversal:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
-    """The latent dimensions of one model, ordered by importance."""
+    """The latent dimensions of one model, ordered by importance; `explained` is the variance share of PC 1 and 2."""
 
     model: str
     label: str
@@ -253,6 +280,7 @@ class Explanation:
     dimensions: tuple[Dimension, ...]
     reconstruction: Mapping[str, float]
     traversal: Traversal | None
+    explained: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,6 +296,7 @@ class EmbeddingPoints:
         pc1: First principal component.
         pc2: Second principal component.
         true_log_hazard: The truth of a simulation, or None.
+        explained: Share of the training variance along each component; empty where it is not known.
     """
 
     model: str
@@ -278,6 +307,7 @@ class EmbeddingPoints:
     pc1: np.ndarray
     pc2: np.ndarray
     true_log_hazard: np.ndarray | None
+    explained: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.time)
@@ -324,6 +354,7 @@ class RunContent:
         histories: Training curves in the order of the models.
         environment: Versions, seed, command.
         hashes: Hash of the splits and of the files this report was drawn from.
+        split: Kind of the split in the study file, or "" where it is not known.
     """
 
     metrics: Metrics
@@ -334,6 +365,7 @@ class RunContent:
     histories: tuple[History, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
+    split: str = ""
 
 
 def _close(left: object, right: float) -> bool:

@@ -24,8 +24,8 @@ def verdict(metrics: Metrics) -> Verdict:
     """Says what the held-out scores show.
 
     In this order: no model did better than Kaplan-Meier; the image did or did not add to the clinical table (paired
-    difference of Harrell's C between the best model that sees the image and clinical-only Cox); or the comparison could
-    not be made.
+    difference of Harrell's C between the primary model, if it sees the image, and clinical-only Cox); or the comparison
+    could not be made.
 
     Args:
         metrics: Scores of every model.
@@ -76,18 +76,27 @@ def _image_sentence(metrics: Metrics, models: list[ModelResult]) -> tuple[str, t
     if not candidates:
         best = max(models, key=_value)
         return f"No model here used the image; the best model, {best.label}, had {_c(best)}.", ()
-    best = max(candidates, key=_value)
+    chosen = _chosen(metrics, candidates)
+    remarks = _remark_on_choice(metrics, chosen, candidates, clinical)
     if clinical is None:
         said = (
             "Whether the image adds to clinical data could not be tested, because the study has no clinical table; "
-            f"the best image model, {best.label}, had {_c(best)}."
+            f"{chosen.label} had {_c(chosen)}."
         )
-        return said, _remark_on_choice(metrics, best, candidates, None)
-    gap = metrics.difference(_C, best.name, clinical.name)
-    remarks = _remark_on_choice(metrics, best, candidates, clinical) + _remark_on_fusion(
-        metrics, best, candidates, clinical
-    )
-    return _compare(best, clinical, gap), remarks
+        return said, remarks
+    gap = metrics.difference(_C, chosen.name, clinical.name)
+    return _compare(chosen, clinical, gap), remarks + _remark_on_fusion(metrics, chosen, candidates, clinical)
+
+
+def _chosen(metrics: Metrics, candidates: list[ModelResult]) -> ModelResult:
+    """The model of the headline, never picked by its score on the patients who are scored.
+
+    The primary model of the study; where that does not see the image, the first that sees image and table.
+    """
+    primary = metrics.model(metrics.primary)
+    if primary in candidates:
+        return primary  # type: ignore[return-value]
+    return next((model for model in candidates if "table" in model.inputs), candidates[0])
 
 
 def _compare(best: ModelResult, clinical: ModelResult, gap: Difference | None) -> str:
@@ -112,29 +121,30 @@ def _c(model: ModelResult) -> str:
 
 
 def _remark_on_choice(
-    metrics: Metrics, best: ModelResult, candidates: list[ModelResult], clinical: ModelResult | None
+    metrics: Metrics, chosen: ModelResult, candidates: list[ModelResult], clinical: ModelResult | None
 ) -> tuple[str, ...]:
-    if len(candidates) < 2:
+    """What the best image model did, with the warning that it was found on the patients who are scored."""
+    best = max(candidates, key=_value)
+    if best is chosen or _value(best) <= _value(chosen):
         return ()
-    said = f"{best.label} is the best of {len(candidates)} image models on these patients, which flatters it a little."
-    primary = metrics.model(metrics.primary)
-    if primary is None or primary.name == best.name or primary not in candidates:
-        return (said,)
-    gap = None if clinical is None else metrics.difference(_C, primary.name, clinical.name)
+    gap = None if clinical is None else metrics.difference(_C, best.name, clinical.name)
     beside = "" if gap is None else f", difference {difference_text(gap.difference, gap.lower, gap.upper)}"
-    return (f"{said} The primary model, {primary.label}, had {_c(primary)}{beside}.",)
+    return (
+        f"The highest C among {len(candidates)} image models on these patients was that of {best.label}, {_c(best)}"
+        f"{beside}; a model picked after looking is flattered, and its interval does not account for the picking.",
+    )
 
 
 def _remark_on_fusion(
-    metrics: Metrics, best: ModelResult, candidates: list[ModelResult], clinical: ModelResult
+    metrics: Metrics, shown: ModelResult, candidates: list[ModelResult], clinical: ModelResult
 ) -> tuple[str, ...]:
-    """What the best model of image and table together did, where the headline is about the image alone."""
+    """What the first model of image and table together did, where the headline is about the image alone."""
     fused = [model for model in candidates if "table" in model.inputs]
     if not fused:
         return ("No model used image and table together, so what the image adds beside the table was not tested.",)
-    if best in fused:
+    if shown in fused:
         return ()
-    chosen = max(fused, key=_value)
+    chosen = fused[0]
     gap = metrics.difference(_C, chosen.name, clinical.name)
     beside = "" if gap is None else f", difference {difference_text(gap.difference, gap.lower, gap.upper)}"
     return (f"Image and table together ({chosen.label}) had {_c(chosen)}{beside}.",)

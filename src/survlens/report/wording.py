@@ -139,6 +139,31 @@ def logrank_text(chi2: float | None, df: float | None, p: float | None) -> str:
     return f"Log-rank test between the groups: χ² = {chi2:.1f}{degrees}, {p_value(p)}."
 
 
+def share_text(share: float) -> str:
+    """A share as a percentage: "93 %"."""
+    return "under 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def overlap_text(variance_inflation: float | None) -> str:
+    """Says that a dimension repeats others, "overlaps with others (VIF 86)"; empty up to a VIF of 10."""
+    if variance_inflation is None or variance_inflation <= 10:
+        return ""
+    size = "over 1,000" if variance_inflation > 1000 else f"{variance_inflation:.0f}"
+    return f"overlaps with others (VIF {size})"
+
+
+def pixel_change_text(change: float | None) -> str:
+    """Mean absolute pixel change, and whether it can be seen: under 0.02 it cannot."""
+    if change is None or not math.isfinite(change):
+        return MISSING
+    return f"{decimal(change, 3)}{', no visible change' if is_invisible(change) else ''}"
+
+
+def is_invisible(change: float | None) -> bool:
+    """Whether a mean absolute pixel change is known and under 0.02."""
+    return change is not None and change < 0.02
+
+
 def reliability_text(reliability: float | None) -> str:
     """Says how well a dimension was found again in repeats with other seeds."""
     if reliability is None or not math.isfinite(reliability):

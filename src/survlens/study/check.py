@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from survlens.core.errors import UsageError
-from survlens.data.audit import AuditReport, audit
+import pandas as pd
+
+from survlens.core.errors import SurvlensError, UsageError
+from survlens.data.audit import AuditReport, Finding, Severity, audit
+from survlens.data.columns import as_text, column_of, is_none
+from survlens.data.findings import finding
+from survlens.data.frames import locate
+from survlens.data.raster import ImageReference, RasterReader
 from survlens.data.schema import CohortSchema
 from survlens.data.table import read_table
 from survlens.study.cohort_schema import schema_of
@@ -14,13 +22,71 @@ from survlens.study.settings import StudySettings
 
 
 def check_study(settings: StudySettings) -> AuditReport:
-    """Audits the table of a study.
+    """Audits the table of a study, and that of its external cohort.
 
     Raises:
         DataError: If the table cannot be read.
     """
     paths = settings.files()
-    return audit(read_table(paths.table), schema_of(settings.data, settings.split), root=paths.root)
+    return audit_tables(
+        settings, read_table(paths.table), None if paths.external is None else read_table(paths.external)
+    )
+
+
+def audit_tables(settings: StudySettings, frame: pd.DataFrame, other: pd.DataFrame | None) -> AuditReport:
+    """Audits the table of a study and that of its external cohort, which may share no patient and no image.
+
+    Args:
+        settings: The study.
+        frame: Its table.
+        other: Table of the external cohort, or None; its findings begin with its name.
+    """
+    paths, schema = settings.files(), schema_of(settings.data, settings.split)
+    report = audit(frame, schema, root=paths.root)
+    if other is None or paths.external is None:
+        return report
+    name, beside = paths.external.name, audit(other, schema, root=paths.root)
+    found = [*report.findings, *beside.findings, *_shared(frame, other, schema, paths.root)]
+    first = len(report.findings)
+    found[first:] = [replace(one, message=f"{name}: {one.message}") for one in found[first:]]
+    order = list(Severity)
+    counts = {key: count + beside.counts.get(key, 0) for key, count in report.counts.items()}
+    return AuditReport(tuple(sorted(found, key=lambda one: order.index(one.severity))), counts)
+
+
+def _shared(frame: pd.DataFrame, other: pd.DataFrame, schema: CohortSchema, root: Path) -> Iterator[Finding]:
+    """Patients and images of `other` that stand in `frame` too."""
+    if not (frame.columns.is_unique and other.columns.is_unique):
+        return
+    patient, image = schema.patient, schema.image
+    if patient is not None and patient in frame and patient in other:
+        known, names = (as_text(column_of(table, patient)) for table in (frame, other))
+        both = set(known[~is_none(known)])
+        rows = [row for row, name in enumerate(names) if name in both]
+        if rows:
+            message = "patients stand in both tables. If they are others, put the hospital's name before their names."
+            yield finding("patient-in-both", Severity.ERROR, message, positions=rows, column=patient)
+    if image is not None and image in frame and image in other:
+        seen = set(_identities(frame, image, root).values())
+        rows = [row for row, identity in _identities(other, image, root).items() if identity in seen]
+        if rows:
+            message = "images stand in both tables. Remove these rows from one of them."
+            yield finding("image-in-both", Severity.ERROR, message, positions=rows, column=image)
+
+
+def _identities(frame: pd.DataFrame, column: str, root: Path) -> dict[int, str]:
+    """Hash of each image that can be read and shows something, by row."""
+    paths, reader, found = as_text(column_of(frame, column)), RasterReader(), {}
+    for row in (~is_none(paths)).nonzero()[0]:
+        target, problem = locate(paths[row], root, reader)
+        if not problem:
+            try:
+                reference: ImageReference = reader.reference(target, paths[row])
+                if reference.thumbnail(16).std() >= 1:
+                    found[int(row)] = reference.identity
+            except SurvlensError:
+                continue
+    return found
 
 
 def check_table(

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from survlens.core.score import Score
-from survlens.evaluate.accuracy import brier_score
 from survlens.evaluate.calibration import (
     calibration_curve,
     calibration_slope,
@@ -15,6 +14,7 @@ from survlens.evaluate.calibration import (
     observed_expected_ratio,
 )
 from survlens.evaluate.groups import group_curves, log_rank_test, risk_groups
+from survlens.study.resampling import brier_by_fold
 from survlens.study.scoring import Scored
 
 _POINTS = 60
@@ -23,9 +23,9 @@ _POINTS = 60
 
 def brier_curve(scored: Scored) -> dict[str, Any]:
     """Brier score of the model and of Kaplan-Meier over time."""
-    times = scored.times[scored.times <= scored.last_time()]
+    times = scored.times[scored.times <= scored.scored_until()]
     times = times[np.unique(np.linspace(0, len(times) - 1, _POINTS).round().astype(int))]
-    curve = brier_score(scored.prediction, scored.outcome, times, training=scored.training)
+    curve = brier_by_fold(scored, times)
     return {"times": curve.times, "brier": curve.values, "null": curve.null_values, "ipa": curve.ipa}
 
 

@@ -103,8 +103,8 @@ _CNN = """
 name = "cox_cnn"
 kind = "cox_cnn"
 label = "Cox CNN"
-encoder = "residual"
-hidden = [16, 32]
+encoder = "cnn"
+hidden = [16, 32, 64]
 dropout = 0.2
 seeds = {seeds}
 [model.fit]

@@ -46,6 +46,7 @@ def evaluate_run(run: RunFolder) -> None:
             "study": {name: getattr(study, name) for name in ("name", "description", "seed", "simulated", "data_note")},
             "unit": settings.data.unit,
             "horizons": horizons,
+            "scored_until": first.scored_until(),
             "scored_on": _scored_on(first, tables[names[0]]),
             "n_patients": len(np.unique(first.patient)),
             "n_events": int(first.outcome[np.unique(first.patient, return_index=True)[1]].n_events),

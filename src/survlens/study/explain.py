@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,21 @@ from survlens.artifacts.atomic import write_bytes
 from survlens.artifacts.run_folder import RunFolder, read_json, read_table, write_json
 from survlens.core.errors import CorruptFileError
 from survlens.core.outcome import SurvivalOutcome
-from survlens.explain.latent import LatentDimension, dimension_reliability, latent_dimensions
+from survlens.explain.latent import (
+    LatentDimension,
+    LatentRows,
+    PrincipalComponents,
+    check_dimensions,
+    dimension_reliability,
+    latent_dimensions,
+)
 from survlens.explain.traversal import Traversal, traverse
 from survlens.models.cox_vae import CoxVAE
 from survlens.models.saving import load_model
 from survlens.study.model_settings import CoxVaeModel, ModelEntry
 from survlens.study.resolved import from_resolved
+
+_VISIBLE_STEP = 2.0
 
 
 def explain_run(run: RunFolder) -> None:
@@ -42,7 +52,8 @@ def explain_model(run: RunFolder, entry: ModelEntry, unit: str) -> None:
         unit: Unit of time.
     """
     table = read_table(run.embeddings(entry.name))
-    table = table.loc[(table["part"] == "train") & (table["fold"] == table["fold"].min())]
+    table = table.loc[table["fold"] == table["fold"].min()]
+    held_out, table = table.loc[table["part"] == "test"], table.loc[table["part"] == "train"]
     seeds = [seed for seed in entry.seeds if seed in set(table["seed"].unique())]
     by_seed = [_latents(table.loc[table["seed"] == seed]) for seed in seeds]
     own, latents = table.loc[table["seed"] == seeds[0]], by_seed[0]
@@ -51,15 +62,23 @@ def explain_model(run: RunFolder, entry: ModelEntry, unit: str) -> None:
         facts, model = _latent_facts(folder / "latent.json"), load_model(folder).model
     except CorruptFileError as error:
         raise CorruptFileError(f"{error} Or remove {run.progress} and go on with --resume to fit anew.") from error
-    reliability = dimension_reliability(by_seed)
+    training = _rows(own, unit)
+    held_out = held_out.loc[held_out["seed"] == seeds[0]]
     dimensions = latent_dimensions(
         latents,
-        SurvivalOutcome.from_arrays(own["time"].to_numpy(), own["event"].to_numpy(), unit),
+        training.outcome,
         mean_kl=np.asarray(facts["mean_kl"]),
         head_weights=_head_weights(model, latents.shape[1]),
-        reliability=reliability,
-        patient=own["patient"].to_numpy(),
+        reliability=dimension_reliability(by_seed),
+        patient=training.patient,
     )
+    dimensions = check_dimensions(
+        dimensions, training=training, held_out=_rows(held_out, unit) if len(held_out) else None
+    )
+    walk = _walk(model, dimensions) if isinstance(model, CoxVAE) else None
+    if walk is not None:
+        changes = _pixel_changes(walk)
+        dimensions = tuple(replace(d, pixel_change=c) for d, c in zip(dimensions, changes, strict=True))
     home = run.explanations(entry.name)
     write_json(
         home / "dimensions.json",
@@ -69,11 +88,12 @@ def explain_model(run: RunFolder, entry: ModelEntry, unit: str) -> None:
             "latent_sd_scale": True,
             "dimensions": [each.to_json() for each in dimensions],
             "reconstruction": facts["reconstruction"],
+            "explained": _explained(table),
         },
     )
-    if isinstance(model, CoxVAE):
+    if walk is not None:
         order = [each.dimension for each in sorted(dimensions, key=lambda each: -each.importance)]
-        write_traversal(home / "traversal.npz", _walk(model, dimensions), order)
+        write_traversal(home / "traversal.npz", walk, order)
 
 
 def _latent_facts(path: Path) -> dict[str, Any]:
@@ -87,6 +107,25 @@ def _latent_facts(path: Path) -> dict[str, Any]:
 def _latents(table: pd.DataFrame) -> np.ndarray:
     names = [name for name in table.columns if name.startswith("z") and name[1:].isdigit()]
     return table[names].to_numpy(dtype=np.float64)
+
+
+def _rows(table: pd.DataFrame, unit: str) -> LatentRows:
+    outcome = SurvivalOutcome.from_arrays(table["time"].to_numpy(), table["event"].to_numpy(), unit)
+    return LatentRows(_latents(table), outcome, table["patient"].to_numpy())
+
+
+def _pixel_changes(walk: Traversal) -> list[float]:
+    """Mean absolute change of each dimension's image from -2 to +2 standard deviations."""
+    low, high = (int(np.abs(walk.steps - end).argmin()) for end in (-_VISIBLE_STEP, _VISIBLE_STEP))
+    change = np.abs(walk.images[:, high] - walk.images[:, low])
+    return [float(row.mean()) for row in change]
+
+
+def _explained(training: pd.DataFrame) -> list[float]:
+    """Shares of the variance along PC 1 and PC 2 of the seed that embeddings are drawn of, the smallest."""
+    return PrincipalComponents.fit(
+        _latents(training.loc[training["seed"] == training["seed"].min()])
+    ).explained.tolist()
 
 
 def _head_weights(model: object, latent: int) -> np.ndarray | None:

@@ -79,7 +79,7 @@ def study_text(table: str, guess: GuessedColumns, name: str) -> str:
         guess: What its columns are.
         name: Title of the study.
     """
-    parts = [_head(name), _data(table, guess), _SPLIT, _models(guess), _TAIL]
+    parts = [_head(name), _data(table, guess), _SPLIT, _models(guess), _tail(guess)]
     return "\n".join(parts)
 
 
@@ -156,10 +156,20 @@ _TAIL = """\
 bootstrap = 500               # draws of patients behind every interval
 groups = 3                    # risk groups, cut at training quantiles
 # subgroups = []              # columns whose levels are scored one by one
+{primary}
 
 [report]
 # title = ""
 """
+
+
+def _tail(guess: GuessedColumns) -> str:
+    """The last sections; the study is about the fusion, or else the model of images."""
+    if guess.image is None:
+        chosen = '# primary = "forest"'
+    else:
+        chosen = f"primary = {toml_text('fusion' if guess.numeric or guess.categorical else 'coxvae')}"
+    return _TAIL.replace("{primary}", chosen.ljust(29) + " # the model that the study is about")
 
 
 def _models(guess: GuessedColumns) -> str:

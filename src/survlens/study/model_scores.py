@@ -8,11 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from survlens.core.score import Score
-from survlens.evaluate.accuracy import (
-    brier_score,
-    reweighted_integrated_brier_score,
-    reweighted_integrated_ipa,
-)
 from survlens.evaluate.concordance import (
     concordance_index,
     concordance_index_antolini,
@@ -21,7 +16,7 @@ from survlens.evaluate.concordance import (
     reweighted_concordance_ipcw,
 )
 from survlens.evaluate.discrimination import cumulative_dynamic_auc
-from survlens.study.resampling import reweighted_antolini, reweighted_auc
+from survlens.study.resampling import brier_by_fold, reweighted_antolini, reweighted_auc, reweighted_brier
 from survlens.study.scoring import Drawn, Draws, Scored, within_folds
 
 _NAMES = {"index_of_prediction_accuracy": "ipa", "integrated_index_of_prediction_accuracy": "integrated_ipa"}
@@ -52,7 +47,7 @@ def model_scores(scored: Scored, horizons: tuple[float, ...], draws: Draws) -> M
         horizons: Times at which to score.
         draws: Resamples of the patients; none leaves intervals out.
     """
-    last = scored.last_time()
+    last = scored.scored_until()
     whole = [
         within_fold_concordance(scored, draws),
         within_folds(
@@ -87,38 +82,58 @@ def _antolini(scored: Scored, draws: Draws, last: float) -> Drawn:
 
 
 def _integrated(scored: Scored, draws: Draws, last: float) -> tuple[Drawn, Drawn]:
-    """Integrated Brier score and IPA, on the kept times up to the last one that is defined."""
+    """Integrated Brier score and IPA, on the kept times up to `last`."""
     grid = scored.times[scored.times <= last]
     if len(grid) < 2:
         grid = np.array([last / 2, last])
-    prediction, outcome, training = scored.prediction, scored.outcome, scored.training
-    curve = brier_score(prediction, outcome, grid, training=training)
-    brier, ipa = curve.integrated(), renamed(curve.integrated_ipa())
-    if not len(draws):
-        return Drawn(brier, np.empty(0)), Drawn(ipa, np.empty(0))
-    settings = {"training": training, "times": grid}
-    return (
-        Drawn.of(brier, reweighted_integrated_brier_score(prediction, outcome, **settings)(draws)),
-        Drawn.of(ipa, reweighted_integrated_ipa(prediction, outcome, **settings)(draws)),
-    )
+    curve = brier_by_fold(scored, grid)
+    return _accuracy(scored, draws, grid, (curve.integrated(), curve.integrated_ipa()))
 
 
 def _at_horizons(scored: Scored, horizons: tuple[float, ...], draws: Draws) -> tuple[Drawn, ...]:
     if not horizons:
         return ()
-    prediction, outcome, training = scored.prediction, scored.outcome, scored.training
-    curve = brier_score(prediction, outcome, horizons, training=training)
-    auc = cumulative_dynamic_auc(prediction, outcome, horizons, training=training)
+    curve = brier_by_fold(scored, np.array(horizons, dtype=np.float64))
     found: list[Drawn] = []
     for time in horizons:
-        settings = {"training": training, "times": np.array([time])}
-        brier = reweighted_integrated_brier_score(prediction, outcome, **settings)
-        ipa = reweighted_integrated_ipa(prediction, outcome, **settings)
-        pairs = ((curve.score(time), brier), (renamed(curve.ipa_score(time)), ipa))
-        for score, reweighted in (*pairs, (auc.score(time), reweighted_auc(scored, time))):
-            values = reweighted(draws) if reweighted is not None and len(draws) else np.empty(0)
-            found.append(Drawn.of(score, values))
+        pair = (curve.score(time), curve.ipa_score(time))
+        found += [
+            *_accuracy(scored, draws, np.array([time], dtype=np.float64), pair),
+            within_fold_auc(scored, draws, time),
+        ]
     return tuple(found)
+
+
+def _accuracy(scored: Scored, draws: Draws, times: np.ndarray, pair: tuple[Score, Score]) -> tuple[Drawn, Drawn]:
+    """A Brier score and an IPA over `times`, with their intervals."""
+    brier, ipa = (_with_folds(renamed(score), len(scored.rows_of_folds())) for score in pair)
+    if not len(draws):
+        return Drawn(brier, np.empty(0)), Drawn(ipa, np.empty(0))
+    of_brier, of_ipa = reweighted_brier(scored, times)
+    return Drawn.of(brier, of_brier(draws)), Drawn.of(ipa, of_ipa(draws))
+
+
+def _with_folds(score: Score, folds: int) -> Score:
+    if folds == 1:
+        return score
+    pooling = "mean over patients; each weighted by the censoring of the training patients of its fold"
+    return replace(score, settings={**score.settings, "folds": folds, "pooling": pooling})
+
+
+def within_fold_auc(scored: Scored, draws: Draws, time: float) -> Drawn:
+    """Cumulative/dynamic AUC at a time within each fold, averaged over the folds that define it."""
+    return within_folds(scored, draws, lambda part: _auc(part, time), lambda part: reweighted_auc(part, time))
+
+
+def _auc(part: Scored, time: float) -> Score:
+    # Nobody of the fold may be followed up to a time that is within the follow-up of the others.
+    if time <= float(part.outcome.time.max()):
+        return cumulative_dynamic_auc(part.prediction, part.outcome, [time], training=part.training).score(time)
+    followed, event = part.outcome.numpy()
+    undefined = "nobody followed beyond this time"
+    settings = {"horizon": time, "unit": part.outcome.unit, "undefined": undefined, "n_controls": 0}
+    cases = int(((event > 0) & (followed <= time)).sum())
+    return Score("cumulative_dynamic_auc", float("nan"), settings={**settings, "n_cases": cases})
 
 
 def renamed(score: Score) -> Score:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,13 +16,13 @@ import pandas as pd
 from survlens.artifacts.atomic import write_text
 from survlens.artifacts.run_folder import RunFolder, plain, read_json, read_table, write_json, write_table
 from survlens.core.errors import CorruptFileError, DataError, UsageError
-from survlens.data.audit import audit
 from survlens.data.cohort import Cohort
 from survlens.data.description import flow
 from survlens.data.splits import Splits, external
 from survlens.data.table import read_table as read_cohort_table
 from survlens.explain.latent import PrincipalComponents
 from survlens.study.bench import Bench, check_tables, curve_times, default_horizons
+from survlens.study.check import audit_tables
 from survlens.study.cohort_facts import cohort_facts
 from survlens.study.cohort_schema import schema_of
 from survlens.study.environment import environment
@@ -68,13 +70,14 @@ def prepare(settings: StudySettings) -> Prepared:
     data, split, paths = settings.data, settings.split, settings.files()
     schema = schema_of(data, split)
     frame = read_cohort_table(paths.table)
-    report = audit(frame, schema, root=paths.root)
+    beside = None if paths.external is None else read_cohort_table(paths.external)
+    report = audit_tables(settings, frame, beside)
     if not report.ok:
         raise DataError(f"{paths.table.name} must pass its audit; got errors. See them: survlens check STUDY.toml.")
     cohort = Cohort.from_frame(frame, schema, root=paths.root)
     steps = flow(frame, schema, cohort)
-    if split.kind is SplitKind.EXTERNAL and paths.external is not None:
-        other = Cohort.from_frame(read_cohort_table(paths.external), schema, root=paths.root)
+    if split.kind is SplitKind.EXTERNAL and beside is not None:
+        other = Cohort.from_frame(beside, schema, root=paths.root)
         cohort, splits = external(cohort, other)
         splits = with_validation(cohort, splits, split.validation_fraction, settings.study.seed)
     else:
@@ -123,7 +126,13 @@ def units_of(settings: StudySettings, splits: Splits) -> tuple[Unit, ...]:
 
 
 def run_study(
-    prepared: Prepared, run: RunFolder, *, text: str = "", watch: Watch = silent, resume: bool = False
+    prepared: Prepared,
+    run: RunFolder,
+    *,
+    text: str = "",
+    watch: Watch = silent,
+    resume: bool = False,
+    tell: Callable[[str], None] = lambda said: None,
 ) -> None:
     """Fits every model of a study and writes what the later steps need.
 
@@ -136,6 +145,7 @@ def run_study(
         text: Text of the study file, kept beside the results.
         watch: Told of every epoch.
         resume: Go on in a run of the same study and data.
+        tell: Told how many fits are left, once the run may begin.
 
     Raises:
         UsageError: If `resume` is asked for in the folder of another study or other data.
@@ -144,6 +154,10 @@ def run_study(
     _write_head(prepared, run, text, resume=resume)
     units = units_of(settings, splits)
     finished = set(_finished(run)) if resume else set()
+    left = sum(_key(unit) not in finished for unit in units)
+    tell(
+        f"{left} of {len(units)} fits left, written to {run.path}" if resume else f"{left} fits, written to {run.path}"
+    )
     times = curve_times(cohort.outcome, settings.evaluation.horizons)
     fusions = [entry for entry in settings.models if isinstance(entry.settings, LateFusionModel)]
     held_out = {name for entry in fusions for name in entry.needs}
@@ -161,26 +175,49 @@ def run_study(
 
 def _write_head(prepared: Prepared, run: RunFolder, text: str, *, resume: bool) -> None:
     """Writes what is known before the first fit, or makes sure that it is the same as in the run to resume."""
-    content = plain(resolved(prepared.settings))
+    content, data = plain(resolved(prepared.settings)), data_hash(prepared.cohort)
     if resume and run.resolved.exists():
         if _without_place(read_json(run.resolved)) != _without_place(content):
             raise UsageError(
                 f"`--resume` must be given the study of the run; got other settings than {run.resolved}. "
                 "Undo the change, or choose another --out."
             )
-        if run.splits.exists() and Splits.from_json(read_json(run.splits)).hash != prepared.splits.hash:
-            raise UsageError("`--resume` must be given the data of the run; got other rows. Choose another --out.")
+        _check_same_data(run, prepared.splits, data)
     write_json(run.resolved, content)
     write_text(run.study, text)
-    write_json(run.environment, environment(prepared.settings.study.seed, ["survlens", *sys.argv[1:]]))
+    write_json(run.environment, environment(prepared.settings.study.seed, ["survlens", shlex.join(sys.argv[1:])]))
     write_json(run.audit, prepared.audit)
-    write_json(run.splits, prepared.splits.to_json())
+    write_json(run.splits, {**prepared.splits.to_json(), "data": data})
     write_json(run.cohort, cohort_facts(prepared.cohort, prepared.splits, prepared.flow))
-    write_table(run.path / "subgroups.parquet", _subgroups(prepared))
+    write_table(run.subgroups, _subgroups(prepared))
     truth = true_log_hazard(prepared)
-    if truth is not None:
+    if truth is None:
+        run.truth.unlink(missing_ok=True)
+    else:
         columns = {"instance": prepared.cohort.instance, "patient": prepared.cohort.patient, "log_hazard": truth}
-        write_table(run.path / "truth.parquet", pd.DataFrame(columns))
+        write_table(run.truth, pd.DataFrame(columns))
+
+
+def _check_same_data(run: RunFolder, splits: Splits, data: str) -> None:
+    if not run.splits.exists():
+        return
+    before = read_json(run.splits)
+    if Splits.from_json(before).hash != splits.hash:
+        raise UsageError("`--resume` must be given the data of the run; got other rows. Choose another --out.")
+    if before.get("data", data) != data:
+        raise UsageError(
+            "`--resume` must be given the data of the run; got other values, names or images. Choose another --out."
+        )
+
+
+def data_hash(cohort: Cohort) -> str:
+    """SHA-256 of a whole cohort: what models learn from, names and groups; one value, so no name can be guessed."""
+    digest = hashlib.sha256(cohort.fingerprint().encode())
+    for names in (cohort.instance, cohort.patient):
+        digest.update(repr(names.tolist()).encode())
+    for column in cohort.groups:
+        digest.update(f"{column}\0{cohort.groups[column].tolist()!r}".encode())
+    return digest.hexdigest()
 
 
 def true_log_hazard(prepared: Prepared) -> np.ndarray | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,11 @@ from survlens.study.unit_tables import curve_columns
 Draws = np.ndarray
 """How often each row is drawn, (draw, row)."""
 
+_FEWEST_AT_RISK = 10
+_LEAST_SHARE_AT_RISK = 0.1
+_LEAST_UNCENSORED = 0.1
+"""Scores over the follow-up end where fewer are at risk, or where G falls lower: weights above 10 are noise."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
@@ -33,8 +38,9 @@ class Scored:
         risk: Mean risk over the patient's rows; comparable within a fold only.
         survival: Mean survival probabilities, (row, time).
         times: Times of `survival`.
-        training: Outcome of the training patients of all folds.
+        training: Outcome of the training patients of all folds, each patient once.
         training_risk: Risk of the training patients of each fold.
+        fold_training: Outcome of each fold's own training patients; `training` where a fold is not named.
     """
 
     patient: np.ndarray
@@ -45,6 +51,7 @@ class Scored:
     times: np.ndarray
     training: SurvivalOutcome
     training_risk: dict[int, np.ndarray]
+    fold_training: Mapping[int, SurvivalOutcome] = field(default_factory=dict)
 
     @property
     def prediction(self) -> SurvivalPrediction:
@@ -58,24 +65,49 @@ class Scored:
         """Rows of each fold."""
         return [np.flatnonzero(self.fold == fold) for fold in np.unique(self.fold)]
 
+    def by_fold(self) -> list[Scored]:
+        """The patients of each fold, in the order of `rows_of_folds`, with their fold's own training outcome."""
+        parts = [self[rows] for rows in self.rows_of_folds()]
+        return [replace(part, training=self.fold_training.get(int(part.fold[0]), self.training)) for part in parts]
+
     def last_time(self) -> float:
-        """The last kept time up to which every score is defined."""
-        model = CensoringModel.fit(self.training, self.outcome)
-        legal = self.times[(self.times <= model.last_scored(self.outcome)) & (self.times < model.vanishes)]
-        if not legal.size:
+        """The last kept time up to which every score is defined in every fold."""
+        return float(self._defined()[-1])
+
+    def scored_until(self) -> float:
+        """Where scores over the follow-up end: the last kept time with max(10, 10 %) patients at risk and G >= 0.1.
+
+        Where no kept time has so many, the last event time (someone is at risk there).
+        """
+        defined = self._defined()
+        first_rows = np.unique(self.patient, return_index=True)[1]
+        time, event = self.outcome[first_rows].numpy()
+        at_risk = len(time) - np.searchsorted(np.sort(time), defined, side="left")
+        enough = at_risk >= max(_FEWEST_AT_RISK, _LEAST_SHARE_AT_RISK * len(time))
+        for part in self.by_fold():
+            enough &= CensoringModel.fit(part.training, part.outcome).curve.at(defined) >= _LEAST_UNCENSORED
+        if enough.any():
+            return float(defined[enough][-1])
+        seen = defined[defined <= time[event > 0].max(initial=0.0)]
+        return float(seen[-1] if seen.size else defined[-1])
+
+    def _defined(self) -> np.ndarray:
+        defined = self.times
+        for part in self.by_fold():
+            model = CensoringModel.fit(part.training, self.outcome)
+            defined = defined[(defined <= model.last_scored(self.outcome)) & (defined < model.vanishes)]
+        if not defined.size:
             raise InvalidValueError("test patients must be followed as long as training patients; they are not.")
-        return float(legal[-1])
+        return defined
 
     def __getitem__(self, rows: np.ndarray) -> Scored:
-        return Scored(
-            self.patient[rows],
-            self.fold[rows],
-            self.outcome[rows],
-            self.risk[rows],
-            self.survival[rows],
-            self.times,
-            self.training,
-            self.training_risk,
+        return replace(
+            self,
+            patient=self.patient[rows],
+            fold=self.fold[rows],
+            outcome=self.outcome[rows],
+            risk=self.risk[rows],
+            survival=self.survival[rows],
         )
 
 
@@ -92,18 +124,23 @@ def scored_patients(table: pd.DataFrame, unit: str) -> Scored:
     # Column by column `agg` takes seconds for hundreds of times; two whole blocks take milliseconds.
     means = patients[["time", "event"]].first().join(patients[["risk", *names]].mean()).reset_index()
     test = means.loc[means["part"] == "test"]
-    once = means.loc[means["part"] != "test"].drop_duplicates("patient")
+    others = means.loc[means["part"] != "test"].drop_duplicates(["fold", "patient"])
     learnt = means.loc[means["part"] == "train"]
     return Scored(
         test["patient"].to_numpy(),
         test["fold"].to_numpy(),
-        SurvivalOutcome.from_arrays(test["time"].to_numpy(), test["event"].to_numpy(), unit),
+        _outcome(test, unit),
         test["risk"].to_numpy(),
         test[names].to_numpy(),
         times,
-        SurvivalOutcome.from_arrays(once["time"].to_numpy(), once["event"].to_numpy(), unit),
+        _outcome(others.drop_duplicates("patient"), unit),
         {int(fold): learnt.loc[learnt["fold"] == fold, "risk"].to_numpy() for fold in learnt["fold"].unique()},
+        {int(fold): _outcome(others.loc[others["fold"] == fold], unit) for fold in others["fold"].unique()},
     )
+
+
+def _outcome(patients: pd.DataFrame, unit: str) -> SurvivalOutcome:
+    return SurvivalOutcome.from_arrays(patients["time"].to_numpy(), patients["event"].to_numpy(), unit)
 
 
 def draws_of(patient: np.ndarray, draws: int, seed: int) -> Draws:
@@ -151,22 +188,24 @@ def within_folds(
     """A score that compares patients, taken within each fold and averaged: risks of two models cannot be compared.
 
     Args:
-        scored: Patients.
+        scored: Patients; each fold is scored with its own training outcome.
         draws: Resamples of them.
         score: The score of some patients.
         reweighted: Makes the function that takes the score over many draws at once; None leaves the interval out.
     """
-    folds = scored.rows_of_folds()
-    parts = [score(scored[rows]) for rows in folds]
+    folds, patients = scored.rows_of_folds(), scored.by_fold()
+    parts = [score(part) for part in patients]
     values = np.array([part.value for part in parts])
-    settings = dict(parts[0].settings)
+    settings = dict(next((part for part in parts if np.isfinite(part.value)), parts[0]).settings)
+    for key in {"n_cases", "n_controls"} & set(settings):
+        settings[key] = sum(int(part.settings[key]) for part in parts)
     for key in ("concordant", "discordant", "tied_risk", "comparable", "std_error"):
         settings.pop(key, None)
     if len(folds) > 1:
         settings |= {"folds": len(folds), "pooling": "mean over folds; patients are compared within their fold"}
     value = float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
     whole = Score(parts[0].name, value, None, parts[0].direction, parts[0].category, settings)
-    over = [reweighted(scored[rows]) for rows in folds] if len(draws) else []
+    over = [reweighted(part) for part in patients] if len(draws) else []
     drawn = [function(draws[:, rows]) for function, rows in zip(over, folds, strict=False) if function is not None]
     return Drawn.of(whole, _mean(np.stack(drawn))) if len(drawn) == len(folds) else Drawn(whole, np.empty(0))
 

@@ -10,6 +10,7 @@ import numpy as np
 from survlens.report.figures.canvas import new_figure, shorten, styled
 from survlens.report.palette import GREY, SEQUENTIAL
 from survlens.report.records import EmbeddingPoints
+from survlens.report.wording import share_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,9 +76,16 @@ def _panel(axes: Axes, embedding: EmbeddingPoints, scale: Normalize) -> None:
     filled = axes.scatter(x[happened], y[happened], s=size, c=embedding.time[happened], cmap=SEQUENTIAL, norm=scale)
     filled.set(linewidths=0.3, edgecolors=GREY, rasterized=raster)
     axes.set_title(shorten(embedding.label, 32))
-    axes.set_xlabel("PC 1 (latent units)")
-    axes.set_ylabel("PC 2 (latent units)")
+    axes.set_xlabel(_axis_label(embedding, 0))
+    axes.set_ylabel(_axis_label(embedding, 1))
     axes.locator_params(nbins=4)
+
+
+def _axis_label(embedding: EmbeddingPoints, component: int) -> str:
+    name = f"PC {component + 1}"
+    if component >= len(embedding.explained):
+        return f"{name} (latent units)"
+    return f"{name} ({share_text(embedding.explained[component])} of the variance)"
 
 
 def _legend(figure: Figure) -> None:

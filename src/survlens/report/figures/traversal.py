@@ -32,7 +32,9 @@ class Strip:
 
 
 @styled
-def traversal_figure(strips: Sequence[Strip], *, steps: Sequence[float], step_unit: str) -> Figure:
+def traversal_figure(
+    strips: Sequence[Strip], *, steps: Sequence[float], step_unit: str, trusted: float | None = None
+) -> Figure:
     """One row per dimension in the given order; the last column shows last step minus first, zero white.
 
     One scale serves every difference, so that a weak dimension looks weak. Dashed outlines stand around the strongest
@@ -42,6 +44,7 @@ def traversal_figure(strips: Sequence[Strip], *, steps: Sequence[float], step_un
         strips: Dimensions, the most important first.
         steps: Position of each column.
         step_unit: What a step of 1 is.
+        trusted: Steps farther from 0 are marked as extrapolated; none by default.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -61,7 +64,7 @@ def traversal_figure(strips: Sequence[Strip], *, steps: Sequence[float], step_un
     for row, (strip, change) in enumerate(zip(strips, changes, strict=True)):
         _masks(left, strip.images, row=row)
         _signs(right, change, row=row, bound=bound)
-    left.set_xticks(np.arange(len(steps)) + 0.5, [compact(float(step)) for step in steps])
+    _mark_steps(left, steps, trusted)
     left.set_yticks(np.arange(len(strips)) + 0.5, [strip.label for strip in strips])
     right.set_xticks([0.5], ["change"])
     left.set_xlabel(f"Position along the dimension ({step_unit})")
@@ -70,6 +73,16 @@ def traversal_figure(strips: Sequence[Strip], *, steps: Sequence[float], step_un
     bar.set_label("Change (pixel value)")
     bar.outline.set_linewidth(0.4)  # type: ignore[operator]
     return figure
+
+
+def _mark_steps(axes: Axes, steps: Sequence[float], trusted: float | None) -> None:
+    """Positions above the columns; lighter and named where no training image has been."""
+    beyond = [trusted is not None and abs(step) > trusted for step in steps]
+    texts = [("extrapolated\n" if far else "") + compact(float(s)) for s, far in zip(steps, beyond, strict=True)]
+    axes.set_xticks(np.arange(len(steps)) + 0.5, texts)
+    for label, far in zip(axes.get_xticklabels(), beyond, strict=True):
+        if far:
+            label.set(color=GREY, fontsize=6)
 
 
 def _signed(strip: Strip) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,14 +26,17 @@ from survlens.report.blocks import (
 from survlens.report.figures.embedding import embedding_figure
 from survlens.report.figures.training import training_figure
 from survlens.report.figures.traversal import Strip, traversal_figure
-from survlens.report.records import Dimension, EmbeddingPoints, Explanation, RunContent, Traversal
+from survlens.report.records import Dimension, EmbeddingPoints, Explanation, Ratio, RunContent, Traversal
 from survlens.report.wording import (
     MISSING,
     compact,
     decimal,
     hazard_ratio_range,
     hazard_ratio_text,
+    is_invisible,
     is_unclear,
+    overlap_text,
+    pixel_change_text,
     reliability_text,
     time_text,
     whole,
@@ -39,13 +44,16 @@ from survlens.report.wording import (
 
 _MOST_PANELS = 6
 _MOST_STRIPS = 8
+_TRUSTED_SD = 3.0
 
 
 def embedding(content: RunContent) -> Section:
     """The first two principal components, side by side."""
     if not content.embeddings:
         return left_out("embedding", "The embedding", "the run folder holds no embeddings")
-    shown, unit = content.embeddings[:_MOST_PANELS], content.metrics.unit
+    shares = {e.model: e.explained for e in content.explanations}
+    shown = tuple(replace(e, explained=shares.get(e.model, ())) for e in content.embeddings[:_MOST_PANELS])
+    unit = content.metrics.unit
     parts = {e.part for e in shown if e.part}
     whom = f"{' and '.join(sorted(parts))} patients" if parts else "all patients"
     heads = (
@@ -114,21 +122,10 @@ def dimensions(content: RunContent) -> Section:
     if not content.explanations or not content.explanations[0].dimensions:
         return left_out("dimensions", title, "no latent dimensions were explained")
     main, *others = content.explanations
-    inactive = sum(not d.active for d in main.dimensions)
-    said = f"{main.label} describes each image by {len(main.dimensions)} numbers. "
-    said += (
-        "All are in use."
-        if not inactive
-        else f"{inactive} of them {'carries' if inactive == 1 else 'carry'} no information about the image (inactive)."
-    )
-    clear = [d for d in main.dimensions if d.active and not is_unclear(d.lower, d.upper, 1.0)]
-    sentences = tuple(
-        f"Dimension {d.dimension}: {hazard_ratio_text(d.hazard_ratio, d.lower, d.upper)}." for d in clear[:3]
-    )
-    blocks: list[Block] = [Paragraph(said)]
-    blocks.append(
-        Bullets(sentences) if sentences else Paragraph("No dimension has a clear association with the hazard.")
-    )
+    clear = [d for d in main.dimensions if d.active and not _unclear(d.judged)]
+    sentences = tuple(f"Dimension {d.dimension}: {_said(d)}, {_whom(d)}." for d in clear[:3])
+    blocks: list[Block] = [Paragraph(_use(main))]
+    blocks.append(Bullets(sentences) if sentences else Paragraph(_nothing_clear(main)))
     blocks.append(_dimension_table(main, f"{main.label}: latent dimensions by importance"))
     if main.traversal is not None:
         blocks += _traversal_blocks(main, main.traversal)
@@ -138,42 +135,111 @@ def dimensions(content: RunContent) -> Section:
     return Section("dimensions", title, tuple(blocks))
 
 
-def _dimension_table(explanation: Explanation, caption: str, *, folded: bool = False) -> Table:
-    heads = (
-        Column("Dimension", numeric=False),
-        Column("Hazard ratio per SD"),
-        Column("Reading", numeric=False),
-        Column("Head's own ratio per SD"),
-        Column("Head weight"),
-        Column("Mean KL (nats)"),
+def _unclear(ratio: Ratio | None) -> bool:
+    return ratio is None or is_unclear(ratio.lower, ratio.upper, 1.0)
+
+
+def _said(d: Dimension) -> str:
+    ratio = d.judged
+    return "not estimated" if ratio is None else hazard_ratio_text(ratio.value, ratio.lower, ratio.upper)
+
+
+def _whom(d: Dimension) -> str:
+    return "in training patients (optimistic)" if d.held_out is None else "in held-out patients"
+
+
+def _nothing_clear(explanation: Explanation) -> str:
+    said = "No dimension has a clear association with the hazard when adjusted for the others."
+    overlapping = sum(bool(overlap_text(d.variance_inflation)) for d in explanation.dimensions)
+    return f"{said} {overlapping} overlap with others: see the ratios of each alone." if overlapping else said
+
+
+def _use(explanation: Explanation) -> str:
+    """How many dimensions carry information, how many change the picture, and what their order is by."""
+    numbers = explanation.dimensions
+    inactive = sum(not d.active for d in numbers)
+    said = f"{explanation.label} describes each image by {len(numbers)} numbers. "
+    said += (
+        f"{inactive} of them {'carries' if inactive == 1 else 'carry'} no information about the image (inactive)."
+        if inactive
+        else "All carry information about the image (mean KL above 0.05 nats)."
     )
+    unseen = [d for d in numbers if d.active and is_invisible(d.pixel_change)]
+    if unseen:
+        named = f"{'dimension' if len(unseen) == 1 else 'dimensions'} {', '.join(str(d.dimension) for d in unseen)}"
+        said += (
+            f" No visible change of the decoded image from −2 to +2 SD along {named} (mean pixel change under 0.02)."
+        )
+    weighted = all(d.head_weight is not None for d in numbers)
+    by = "|head weight| × SD" if weighted else "|log hazard ratio| per SD in training patients"
+    return f"{said} Dimensions are ordered by {by}."
+
+
+def _dimension_table(explanation: Explanation, caption: str, *, folded: bool = False) -> Table:
+    columns = _dimension_columns(explanation)
     note = (
-        "Hazard ratio: Cox fit on the latent means of training patients, per standard deviation (SD), "
-        "with 95 % interval. These patients also trained the model, so intervals are too narrow. "
+        "Hazard ratios: Cox fits on the latent means, per standard deviation (SD) in training patients, with 95 % "
+        "interval. Training patients also trained the model: their ratios are optimistic, even for noise. "
         "Head's own: exp(weight × SD) of the model's Cox head."
     )
+    if any(d.held_out is not None for d in explanation.dimensions):
+        note += " The reading is taken from held-out patients."
+    if any(d.variance_inflation is not None for d in explanation.dimensions):
+        note += " VIF: variance inflation factor; above 10, adjusted ratios cannot tell the dimension from the others."
     errors = ", ".join(f"{key} {compact(value)}" for key, value in explanation.reconstruction.items())
     note += f" Error of the decoded images: {errors}." if errors else ""
-    rows = tuple(_dimension_row(d) for d in explanation.dimensions)
+    heads = tuple(column for column, _ in columns)
+    rows = tuple(zip(*(cells for _, cells in columns), strict=True))
     return Table(caption, heads, rows, folded=folded, note=note)
 
 
-def _dimension_row(d: Dimension) -> tuple[Cell, ...]:
-    known = d.hazard_ratio is not None and math.isfinite(d.hazard_ratio)
-    ratio: Cell = Estimate(decimal(d.hazard_ratio, 2), hazard_ratio_range(d.lower, d.upper)) if known else MISSING
-    own = None if d.head_weight_per_sd is None or d.head_weight_per_sd > 20 else math.exp(d.head_weight_per_sd)
-    return (str(d.dimension), ratio, reading(d), decimal(own, 2), decimal(d.head_weight, 3), decimal(d.mean_kl, 2))
+def _dimension_columns(explanation: Explanation) -> list[tuple[Column, Sequence[Cell]]]:
+    """Columns with their cells; what an older run did not write is left out."""
+    known = explanation.dimensions
+    adjusted = "Hazard ratio per SD, adjusted for the other dimensions,"
+    columns: list[tuple[Column, Sequence[Cell]]] = [
+        (Column("Dimension", numeric=False), [str(d.dimension) for d in known]),
+        (Column(f"{adjusted} in training patients (optimistic)"), [_ratio_cell(d.training) for d in known]),
+    ]
+    if any(d.held_out is not None for d in known):
+        columns.append((Column(f"{adjusted} in held-out patients"), [_ratio_cell(d.held_out) for d in known]))
+    if any(d.univariable is not None for d in known):
+        whom = "held-out" if any(d.univariable_held_out for d in known) else "training"
+        columns.append((Column(f"Alone, in {whom} patients"), [_ratio_cell(d.univariable) for d in known]))
+    columns += [
+        (Column("Reading", numeric=False), [reading(d) for d in known]),
+        (Column("Head's own ratio per SD"), [decimal(_own_ratio(d), 2) for d in known]),
+        (Column("Head weight"), [decimal(d.head_weight, 3) for d in known]),
+        (Column("Mean KL (nats)"), [decimal(d.mean_kl, 2) for d in known]),
+    ]
+    if any(d.pixel_change is not None for d in known):
+        head = Column("Pixel change, −2 to +2 SD", numeric=False)
+        columns.append((head, [pixel_change_text(d.pixel_change) for d in known]))
+    return columns
+
+
+def _ratio_cell(ratio: Ratio | None) -> Cell:
+    return MISSING if ratio is None else Estimate(decimal(ratio.value, 2), hazard_ratio_range(ratio.lower, ratio.upper))
+
+
+def _own_ratio(d: Dimension) -> float | None:
+    return None if d.head_weight_per_sd is None or d.head_weight_per_sd > 20 else math.exp(d.head_weight_per_sd)
 
 
 def reading(d: Dimension) -> str:
-    """One or two words on a dimension."""
+    """A few words on a dimension, by held-out patients where they were fitted."""
+    return "; ".join(filter(None, (_direction(d), overlap_text(d.variance_inflation))))
+
+
+def _direction(d: Dimension) -> str:
     if not d.active:
         return "inactive"
-    if d.hazard_ratio is None:
+    ratio = d.judged
+    if ratio is None:
         return "not estimated"
-    if is_unclear(d.lower, d.upper, 1.0):
+    if _unclear(ratio):
         return "unclear"
-    return "higher hazard" if d.hazard_ratio > 1 else "lower hazard"
+    return "higher hazard" if ratio.value > 1 else "lower hazard"
 
 
 def _traversal_blocks(explanation: Explanation, traversal: Traversal) -> list[Block]:
@@ -194,6 +260,9 @@ def _traversal_blocks(explanation: Explanation, traversal: Traversal) -> list[Bl
         "the others held at their mean. The most important comes first. Last column: change from first to last image, "
         "with dashed outlines around falls and solid ones around rises."
     )
+    trusted = _TRUSTED_SD if explanation.sd_scale else None
+    if trusted is not None and any(abs(step) > trusted for step in traversal.steps):
+        caption += f" Beyond ±{compact(trusted)} SD (grey labels) images are extrapolated."
     caption += f" Not drawn: {left} less important or inactive." if left else ""
     heads = (
         Column("Dimension", numeric=False),
@@ -203,11 +272,11 @@ def _traversal_blocks(explanation: Explanation, traversal: Traversal) -> list[Bl
         Column("Association with hazard", numeric=False),
     )
     data = tuple(_strip_row(d, strip) for d, strip in zip(chosen, strips, strict=True))
-    told = "; ".join(f"dimension {d.dimension}, {hazard_ratio_text(d.hazard_ratio, d.lower, d.upper)}" for d in chosen)
+    told = "; ".join(f"dimension {d.dimension}, {_said(d)}" for d in chosen)
     return [
         Plot(
             "traversal",
-            traversal_figure(strips, steps=[float(s) for s in traversal.steps], step_unit=step_unit),
+            traversal_figure(strips, steps=[float(s) for s in traversal.steps], step_unit=step_unit, trusted=trusted),
             caption,
             f"Grid of decoded images, one row per latent dimension of {explanation.label}: {told}.",
             Table("Data of this figure, summarised (pixel value, 0 to 1)", heads, data),
@@ -217,17 +286,19 @@ def _traversal_blocks(explanation: Explanation, traversal: Traversal) -> list[Bl
 
 
 def _strip_label(d: Dimension) -> str:
-    if d.hazard_ratio is None:
-        return f"Dim. {d.dimension}"
-    doubt = "\nunclear" if is_unclear(d.lower, d.upper, 1.0) else ""
-    return f"Dim. {d.dimension}\nHR {decimal(d.hazard_ratio, 2)}{doubt}"
+    lines, ratio = [f"Dim. {d.dimension}"], d.judged
+    if ratio is not None:
+        doubt = ", unclear" if _unclear(ratio) else ""
+        lines.append(f"HR {decimal(ratio.value, 2)}{doubt}")
+    if is_invisible(d.pixel_change):
+        lines.append("no visible change")
+    return "\n".join(lines)
 
 
 def _strip_row(d: Dimension, strip: Strip) -> tuple[str, ...]:
     change = strip.difference
     rise, fall = max(float(change.max()), 0.0), min(float(change.min()), 0.0)
-    said = hazard_ratio_text(d.hazard_ratio, d.lower, d.upper)
-    return (str(d.dimension), decimal(float(np.abs(change).mean()), 3), decimal(rise, 3), decimal(fall, 3), said)
+    return (str(d.dimension), decimal(float(np.abs(change).mean()), 3), decimal(rise, 3), decimal(fall, 3), _said(d))
 
 
 def reliability(content: RunContent) -> Section:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+
 from survlens.report.blocks import Block, Bullets, Column, Paragraph, Section, Table, left_out
 from survlens.report.records import RunContent
 
 _FIRST = ("survlens", "command", "seed", "date", "python", "torch", "platform")
 _FEW_EVENTS = 100
+_VALIDATION = {
+    "external": "Validation is external: scored patients come from another cohort than training patients. "
+    "It shows how the models do in that cohort, not in every other.",
+    "site": "Validation is between sites: patients of each site were scored by models trained at the other sites. "
+    "There is no validation outside these sites.",
+    "date": "Validation is temporal: scored patients came later than training patients, from the same source. "
+    "There is no external validation.",
+}
+"""What each kind of split tells, where it is more than chance that divides the patients."""
+_NO_EXTERNAL = "There is no external validation: scored patients come from the same source as training patients."
 
 
 def limits(content: RunContent) -> Section:
@@ -24,8 +37,7 @@ def limit_sentences(content: RunContent) -> tuple[str, ...]:
     said = ["The findings are associations in these patients. They hold for patients like them, at best."]
     if metrics.study.simulated:
         said.append("Survival was simulated with a known hazard, so the scores say nothing about real patients.")
-    if "external" not in metrics.scored_on.lower():
-        said.append("There is no external validation: scored patients come from the same source as training patients.")
+    said.append(_VALIDATION.get(content.split, _NO_EXTERNAL))
     if metrics.n_events < _FEW_EVENTS:
         said.append(
             f"Only {metrics.n_events} scored patients had the event. "
@@ -45,6 +57,15 @@ def limit_sentences(content: RunContent) -> tuple[str, ...]:
     return tuple(said)
 
 
+def without_folders(command: str) -> str:
+    """The command line with the last part of each path alone, since folders may name people."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = command.split()
+    return shlex.join(re.sub(r"[^=,]*[/\\](?=[^/\\])", "", word) for word in words)
+
+
 def _latent_limits(content: RunContent) -> list[str]:
     if not content.explanations:
         return []
@@ -61,6 +82,8 @@ def _latent_limits(content: RunContent) -> list[str]:
 def reproducibility(content: RunContent) -> Section:
     """Versions, seeds, hashes and the command."""
     facts = dict(content.environment)
+    if "command" in facts:
+        facts["command"] = without_folders(facts["command"])
     facts.setdefault("seed", content.metrics.study.seed)
     ordered = [key for key in _FIRST if facts.get(key)] + [
         key for key in sorted(facts) if key not in _FIRST and facts[key]
