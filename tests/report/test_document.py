@@ -301,7 +301,7 @@ def test_the_limits_say_what_kind_of_validation_it_is(run_folder, kind, said):
 
 
 def test_the_command_names_no_folder():
-    command = "survlens run '/home/Jane Doe/study.toml' --out=/data/jane/run --set 'model.vae.tau=0.5'"
+    command = "survlens run '/data/Jane Doe/study.toml' --out=/data/jane/run --set 'model.vae.tau=0.5'"
     assert without_folders(command) == "survlens run study.toml --out=run --set model.vae.tau=0.5"
 
 

@@ -178,9 +178,10 @@ def _embedding(path: Path, label: str) -> EmbeddingPoints | None:
     keep &= (marks == part) if part else True
     keep &= np.logical_and.reduce([np.isfinite(values) for values in columns.values()])
     truth = _column(frame, "true_log_hazard")[keep] if "true_log_hazard" in frame.columns else None
-    kept = {key: values[keep] for key, values in columns.items()}
-    kept["event"] = kept["event"] > 0
-    return EmbeddingPoints(path.stem, label, part, **kept, true_log_hazard=truth) if keep.any() else None
+    if not keep.any():
+        return None
+    time, event, pc1, pc2 = (columns[key][keep] for key in ("time", "event", "pc1", "pc2"))
+    return EmbeddingPoints(path.stem, label, part, time, event > 0, pc1, pc2, truth)
 
 
 def _column(frame: pd.DataFrame, name: str) -> np.ndarray:
