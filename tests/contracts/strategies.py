@@ -46,6 +46,21 @@ def _outcome(rows: list[tuple[float, int]]) -> SurvivalOutcome:
 
 
 @st.composite
+def whole_outcomes(draw: st.DrawFn, min_size: int = 1, max_size: int = 12, causes: int = 1) -> SurvivalOutcome:
+    """Outcomes with everything: some instances enter late, count more or less than once, or stand in a second stratum.
+
+    Entries are multiples of a quarter of the time, so that some tie with each other and with event times.
+    """
+    outcome = draw(outcomes(min_size, max_size, causes))
+    n = len(outcome)
+    share = draw(st.lists(st.sampled_from([0.0, 0.0, 0.25, 0.5, 0.75]), min_size=n, max_size=n))
+    weight = draw(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.5]), min_size=n, max_size=n))
+    stratum = draw(st.lists(st.integers(0, 1), min_size=n, max_size=n))
+    entry = outcome.time * torch.tensor(share, dtype=torch.float64)
+    return SurvivalOutcome.from_arrays(outcome.time, outcome.event, UNIT, entry=entry, weight=weight, stratum=stratum)
+
+
+@st.composite
 def grids(draw: st.DrawFn) -> TimeGrid:
     """Grids of one to six uneven intervals; some end before most times do, some after all."""
     widths = draw(st.lists(st.floats(0.3, 40.0), min_size=1, max_size=6))
@@ -53,9 +68,16 @@ def grids(draw: st.DrawFn) -> TimeGrid:
 
 
 @st.composite
-def cases(draw: st.DrawFn, width: int = 3, min_size: int = 1, max_size: int = 12, scale: float = 2.0) -> Case:
-    """Aligned cases; embedding and log-risks are normal, float64, spread by `scale`."""
-    outcome = draw(outcomes(min_size, max_size))
+def cases(
+    draw: st.DrawFn,
+    width: int = 3,
+    min_size: int = 1,
+    max_size: int = 12,
+    scale: float = 2.0,
+    drawn: st.SearchStrategy[SurvivalOutcome] | None = None,
+) -> Case:
+    """Aligned cases; embedding and log-risks are normal, float64, spread by `scale`; other outcomes from `drawn`."""
+    outcome = draw(outcomes(min_size, max_size) if drawn is None else drawn)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     normal = torch.randn((len(outcome), width + 1), generator=generator, dtype=torch.float64) * scale
     return Case(normal[:, :width].clone(), normal[:, width].clone(), outcome, draw(grids()))

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 
 from contracts.strategies import Case, cases, outcomes
 from survlens.core.errors import InvalidValueError
-from survlens.core.grid import TimeGrid
+from survlens.core.grid import EmptyIntervalWarning, TimeGrid
 from survlens.core.nonparametric import kaplan_meier
 from survlens.core.outcome import SurvivalOutcome
 
@@ -79,3 +79,16 @@ def test_grids_of_no_length_or_backwards_are_refused() -> None:
     for last, intervals in ((0.0, 3), (-1.0, 3), (5.0, 0)):
         with pytest.raises(InvalidValueError, match="`edges`"):
             TimeGrid.equidistant(last, intervals, "days")
+
+
+def test_empty_intervals_are_counted_and_named():
+    grid = TimeGrid.equidistant(4.0, 4, "years")
+    outcome = SurvivalOutcome.from_arrays([0.5, 1.5, 2.5, 9.0], [1, 0, 2, 1], "years")
+    assert grid.events_per_interval(outcome).tolist() == [1, 0, 1, 0]
+    with pytest.warns(EmptyIntervalWarning, match=r"2 of 4 intervals without an event, such as \(1, 2\], \(3, 4\]"):
+        grid.warn_if_empty(outcome)
+
+
+def test_a_full_grid_does_not_warn():
+    outcome = SurvivalOutcome.from_arrays([0.5, 1.5, 2.5], [1, 1, 1], "years")
+    TimeGrid.quantile(outcome, 3).warn_if_empty(outcome)

@@ -115,3 +115,52 @@ def test_scikit_learn_splits_an_outcome():
     train, test = train_test_split(outcome, test_size=0.3, random_state=0)
     assert isinstance(train, SurvivalOutcome)
     assert sorted([*train.time.tolist(), *test.time.tolist()]) == outcome.time.tolist()
+
+
+def test_entry_weight_and_stratum_travel_with_the_rows():
+    outcome = SurvivalOutcome.from_arrays(
+        [3, 4, 5], [0, 1, 2], "years", entry=[0, 1, 2], weight=[1, 2, 0.5], stratum=[0, 0, 1]
+    )
+    part = outcome[[2, 0]]
+    assert part.entry.tolist() == [2.0, 0.0]
+    assert part.weight.tolist() == [0.5, 1.0]
+    assert part.stratum.tolist() == [1, 0]
+    assert part.to("cpu").weight.tolist() == [0.5, 1.0]
+    assert not part.plain
+    assert outcome.of_cause(2).event.tolist() == [0, 0, 1]
+    assert outcome.of_cause(2).entry.tolist() == [0.0, 1.0, 2.0]
+    assert outcome.n_causes == 2
+
+
+def test_joined_outcomes_fill_in_what_a_part_lacks():
+    plain = SurvivalOutcome.from_arrays([3, 4], [0, 1], "years")
+    full = SurvivalOutcome.from_arrays([5], [1], "years", entry=[2.0], weight=[3.0], stratum=[1])
+    both = SurvivalOutcome.concatenate([plain, full])
+    assert both.entry.tolist() == [0.0, 0.0, 2.0]
+    assert both.weight.tolist() == [1.0, 1.0, 3.0]
+    assert both.stratum.tolist() == [0, 0, 1]
+    assert SurvivalOutcome.concatenate([plain, plain]).plain
+
+
+def test_outcomes_of_two_units_do_not_join():
+    with pytest.raises(InvalidValueError, match="one unit"):
+        SurvivalOutcome.concatenate(
+            [SurvivalOutcome.from_arrays([1.0], [1], "years"), SurvivalOutcome.from_arrays([1.0], [1], "days")]
+        )
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"entry": [0.0, 4.0]}, "`entry` must be >= 0 and before `time`; got 4 at position 1"),
+        ({"entry": [-1.0, 0.0]}, "`entry` must be >= 0"),
+        ({"weight": [1.0, 0.0]}, "`weight` must be finite and > 0; got 0 at position 1"),
+        ({"weight": [1.0, float("nan")]}, "`weight` must be finite"),
+        ({"stratum": [0, -1]}, "`stratum` must be >= 0"),
+        ({"stratum": [0.5, 1.0]}, "`stratum` must be whole numbers"),
+        ({"weight": [1.0]}, "one value per instance"),
+    ],
+)
+def test_impossible_entries_weights_and_strata_are_refused(column, message):
+    with pytest.raises((InvalidValueError, InvalidTypeError), match=message):
+        SurvivalOutcome.from_arrays([3.0, 4.0], [0, 1], "years", **column)

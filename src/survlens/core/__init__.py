@@ -1,5 +1,6 @@
 """Value objects and estimators every floor shares (torch and numpy only)."""
 
+from survlens.core.competing import CompetingRisksPrediction as CompetingRisksPrediction
 from survlens.core.errors import (
     CorruptFileError as CorruptFileError,
 )
@@ -30,6 +31,7 @@ from survlens.core.errors import (
 from survlens.core.errors import (
     UsageError as UsageError,
 )
+from survlens.core.grid import EmptyIntervalWarning as EmptyIntervalWarning
 from survlens.core.grid import TimeGrid as TimeGrid
 from survlens.core.nonparametric import (
     Limits as Limits,
@@ -70,6 +72,9 @@ from survlens.core.prediction import (
 )
 from survlens.core.protocols import (
     BaselineHead as BaselineHead,
+)
+from survlens.core.protocols import (
+    CompetingRisksHead as CompetingRisksHead,
 )
 from survlens.core.protocols import (
     Head as Head,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,10 @@ from torch import Tensor
 from survlens.core.errors import InvalidValueError
 from survlens.core.nonparametric import kaplan_meier
 from survlens.core.outcome import SurvivalOutcome
+
+
+class EmptyIntervalWarning(UserWarning):
+    """An interval of a time grid holds no event, so nothing is learnt about it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,3 +75,24 @@ class TimeGrid:
         """Index of the interval that holds each time; times past the last edge give `len(grid)`."""
         edges = self.edges.to(outcome.time.device)
         return torch.searchsorted(edges, outcome.time, right=False) - 1
+
+    def events_per_interval(self, outcome: SurvivalOutcome) -> Int64[Tensor, " time"]:
+        """Number of events of any cause in each interval; events past the last edge are in none."""
+        interval = self.discretise(outcome)
+        return torch.bincount(interval[(outcome.event > 0) & (interval < len(self))], minlength=len(self))
+
+    def warn_if_empty(self, outcome: SurvivalOutcome) -> None:
+        """Warns where intervals hold no event of the training outcome.
+
+        Warns:
+            EmptyIntervalWarning: Names the intervals. `TimeGrid.quantile` makes grids without empty ones.
+        """
+        empty = (self.events_per_interval(outcome) == 0).nonzero()[:, 0].tolist()
+        if empty:
+            spans = ", ".join(f"({float(self.edges[j]):g}, {float(self.edges[j + 1]):g}]" for j in empty[:3])
+            warnings.warn(
+                f"`grid` has {len(empty)} of {len(self)} intervals without an event, such as {spans} {self.unit}; "
+                "nothing is learnt there. Use fewer intervals, or TimeGrid.quantile(outcome, intervals).",
+                EmptyIntervalWarning,
+                stacklevel=3,
+            )

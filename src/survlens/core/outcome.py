@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -22,15 +22,23 @@ class SurvivalOutcome:
         time: Time from the origin to the event or to the end of follow-up, in `unit`; finite and > 0.
         event: 0 where the instance was censored, k >= 1 where cause k ended it.
         unit: Unit of `time` ("days", "months", "years"); it travels to every axis label and is never converted.
+        entry: Time at which observation began (delayed entry, left truncation), 0 <= entry < `time`; an instance is at
+            risk in (entry, time]. None where everybody was followed from the origin.
+        weight: How often each instance counts, finite and > 0; None where everybody counts once.
+        stratum: Number >= 0 of the stratum of each instance: risk sets stay within a stratum. None where there is one.
 
     Raises:
-        InvalidValueError: If times are not finite and positive, events are negative, or the lengths differ.
+        InvalidValueError: If times are not finite and positive, events are negative, an entry does not come before its
+            time, a weight is not positive, or the lengths differ.
         InvalidTypeError: If `time` is not float64 or `event` is not int64; `from_arrays` converts.
     """
 
     time: Float64[Tensor, " instance"]
     event: Int64[Tensor, " instance"]
     unit: str
+    entry: Float64[Tensor, " instance"] | None = None
+    weight: Float64[Tensor, " instance"] | None = None
+    stratum: Int64[Tensor, " instance"] | None = None
 
     def __post_init__(self) -> None:
         if self.time.dtype != torch.float64 or self.event.dtype != torch.int64:
@@ -57,10 +65,37 @@ class SurvivalOutcome:
             raise InvalidValueError(
                 f"`event` must be 0 (censored) or a cause k >= 1; got {int(self.event[first])} at position {first}."
             )
+        self._check_optional()
+
+    def _check_optional(self) -> None:
+        for name, values, dtype in (
+            ("entry", self.entry, torch.float64),
+            ("weight", self.weight, torch.float64),
+            ("stratum", self.stratum, torch.int64),
+        ):
+            if values is not None and (values.dtype != dtype or values.shape != self.time.shape):
+                raise InvalidTypeError(
+                    f"`{name}` must be {dtype} with one value per instance; got {values.dtype} of shape "
+                    f"{tuple(values.shape)} for {len(self)}. Use SurvivalOutcome.from_arrays to convert."
+                )
+        if self.entry is not None:
+            fits = torch.isfinite(self.entry) & (self.entry >= 0) & (self.entry < self.time)
+            _refuse(~fits, "`entry` must be >= 0 and before `time`", self.entry, "Who entered later was never at risk.")
+        if self.weight is not None:
+            fits = torch.isfinite(self.weight) & (self.weight > 0)
+            _refuse(~fits, "`weight` must be finite and > 0", self.weight, "Remove rows that count nothing.")
+        if self.stratum is not None:
+            _refuse(self.stratum < 0, "`stratum` must be >= 0", self.stratum, "Number the strata 0, 1, 2 ...")
 
     @staticmethod
     def from_arrays(
-        time: Sequence[float] | np.ndarray | Tensor, event: Sequence[int] | np.ndarray | Tensor, unit: str
+        time: Column,
+        event: Column,
+        unit: str,
+        *,
+        entry: Column | None = None,
+        weight: Column | None = None,
+        stratum: Column | None = None,
     ) -> SurvivalOutcome:
         """Builds an outcome from arrays, lists or tensors.
 
@@ -70,23 +105,50 @@ class SurvivalOutcome:
             time: Observed times.
             event: 0 or False where censored, k >= 1 or True where an event was seen.
             unit: Unit of `time`.
+            entry: Times at which observation began, for delayed entry.
+            weight: How often each instance counts.
+            stratum: Whole number of the stratum of each instance.
 
         Raises:
-            InvalidTypeError: If `event` holds floating-point numbers or `time` is not numeric.
+            InvalidTypeError: If `event` or `stratum` holds floating-point numbers or another column is not numeric.
         """
-        time_array = time.detach().cpu().numpy() if isinstance(time, Tensor) else np.asarray(time)
-        event_array = event.detach().cpu().numpy() if isinstance(event, Tensor) else np.asarray(event)
-        if time_array.dtype.kind not in "iuf":
-            raise InvalidTypeError(f"`time` must be numeric; got {time_array.dtype}.")
-        if event_array.dtype.kind not in "iub":
-            raise InvalidTypeError(
-                f"`event` must be whole numbers or booleans; got {event_array.dtype}. "
-                "Convert it yourself (event.astype(int)) once you know that no value is missing."
-            )
         return SurvivalOutcome(
-            torch.from_numpy(np.array(time_array, dtype=np.float64)),
-            torch.from_numpy(np.array(event_array, dtype=np.int64)),
+            _numbers("time", time),
+            _whole_numbers("event", event),
             unit,
+            None if entry is None else _numbers("entry", entry),
+            None if weight is None else _numbers("weight", weight),
+            None if stratum is None else _whole_numbers("stratum", stratum),
+        )
+
+    @staticmethod
+    def concatenate(parts: Iterable[SurvivalOutcome]) -> SurvivalOutcome:
+        """The instances of several outcomes in one, in order.
+
+        A part without entries, weights or strata counts as followed from 0, with weight 1, in stratum 0, where another
+        part has them.
+
+        Raises:
+            InvalidValueError: If there are no parts, or their units differ.
+        """
+        outcomes = list(parts)
+        units = sorted({part.unit for part in outcomes})
+        if len(units) != 1:
+            raise InvalidValueError(f"`parts` must be outcomes in one unit; got {units or 'no parts'}.")
+
+        def joined(
+            own: Callable[[SurvivalOutcome], Tensor | None], filled: Callable[[SurvivalOutcome], Tensor]
+        ) -> Tensor | None:
+            absent = all(own(part) is None for part in outcomes)
+            return None if absent else torch.cat([filled(part) for part in outcomes])
+
+        return SurvivalOutcome(
+            torch.cat([part.time for part in outcomes]),
+            torch.cat([part.event for part in outcomes]),
+            units[0],
+            joined(lambda part: part.entry, SurvivalOutcome.entries),
+            joined(lambda part: part.weight, SurvivalOutcome.weights),
+            joined(lambda part: part.stratum, SurvivalOutcome.strata),
         )
 
     def __len__(self) -> int:
@@ -101,12 +163,49 @@ class SurvivalOutcome:
         self, index: slice | Tensor | np.ndarray | Sequence[int] | tuple[object, EllipsisType]
     ) -> SurvivalOutcome:
         rows = row_index(index[0] if isinstance(index, tuple) else index)  # type: ignore[arg-type]
-        return SurvivalOutcome(self.time[rows], self.event[rows], self.unit)
+        return self._each(lambda column: column[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> SurvivalOutcome:
+        optional = [None if column is None else change(column) for column in (self.entry, self.weight, self.stratum)]
+        return SurvivalOutcome(change(self.time), change(self.event), self.unit, *optional)
 
     @property
     def n_events(self) -> int:
         """Number of instances that had an event of any cause."""
         return int((self.event > 0).sum())
+
+    @property
+    def n_causes(self) -> int:
+        """Largest cause that was seen; 0 where everybody was censored."""
+        return int(self.event.max()) if len(self) else 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether there are no entries, weights or strata."""
+        return self.entry is None and self.weight is None and self.stratum is None
+
+    def weights(self) -> Float64[Tensor, " instance"]:
+        """`weight`, or ones."""
+        return torch.ones_like(self.time) if self.weight is None else self.weight
+
+    def entries(self) -> Float64[Tensor, " instance"]:
+        """`entry`, or zeros."""
+        return torch.zeros_like(self.time) if self.entry is None else self.entry
+
+    def strata(self) -> Int64[Tensor, " instance"]:
+        """`stratum`, or zeros."""
+        return torch.zeros_like(self.event) if self.stratum is None else self.stratum
+
+    def of_cause(self, cause: int) -> SurvivalOutcome:
+        """The outcome of one cause: its events become 1, and who had another is censored there.
+
+        Raises:
+            InvalidValueError: If `cause` < 1.
+        """
+        if cause < 1:
+            raise InvalidValueError(f"`cause` must be >= 1; got {cause}.")
+        event = (self.event == cause).to(torch.int64)
+        return SurvivalOutcome(self.time, event, self.unit, self.entry, self.weight, self.stratum)
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray]:
         """Times (float64) and events (int64) as arrays."""
@@ -114,7 +213,39 @@ class SurvivalOutcome:
 
     def to(self, device: torch.device | str) -> SurvivalOutcome:
         """The same outcome on another device."""
-        return SurvivalOutcome(self.time.to(device), self.event.to(device), self.unit)
+        return self._each(lambda column: column.to(device))
+
+
+Column = Sequence[float] | Sequence[int] | np.ndarray | Tensor
+
+
+def _array(values: Column) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _numbers(name: str, values: Column) -> Tensor:
+    array = _array(values)
+    if array.dtype.kind not in "iuf":
+        raise InvalidTypeError(f"`{name}` must be numeric; got {array.dtype}.")
+    return torch.from_numpy(np.array(array, dtype=np.float64))
+
+
+def _whole_numbers(name: str, values: Column) -> Tensor:
+    array = _array(values)
+    if array.dtype.kind not in "iub":
+        raise InvalidTypeError(
+            f"`{name}` must be whole numbers or booleans; got {array.dtype}. "
+            f"Convert it yourself ({name}.astype(int)) once you know that no value is missing."
+        )
+    return torch.from_numpy(np.array(array, dtype=np.int64))
+
+
+def _refuse(wrong: Tensor, rule: str, values: Tensor, next_step: str) -> None:
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0, 0])
+        raise InvalidValueError(
+            f"{rule}; got {float(values[first]):g} at position {first} ({int(wrong.sum())} such values). {next_step}"
+        )
 
 
 def row_index(index: slice | Tensor | np.ndarray | Sequence[int]) -> slice | Tensor:

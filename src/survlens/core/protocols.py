@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction
@@ -54,6 +55,19 @@ class BaselineHead(Head, Protocol):
 
     def fit_baseline(self, embedding: Float[Tensor, "instance embedding"], outcome: SurvivalOutcome) -> None:
         """Fits the baseline on training rows and keeps it in buffers."""
+        ...
+
+
+@runtime_checkable
+class CompetingRisksHead(Head, Protocol):
+    """A head that tells causes apart; `predict` and `risk` speak of an event of any cause."""
+
+    n_causes: int
+
+    def predict_incidence(
+        self, embedding: Float[Tensor, "instance embedding"], times: Float[Tensor, " time"] | None = None
+    ) -> CompetingRisksPrediction:
+        """Cumulative incidences at the head's own knots, or at `times`."""
         ...
 
 

@@ -11,10 +11,11 @@ from survlens.core.protocols import Reduction
 
 
 def reduce(loss: Float[Tensor, " instance"], outcome: SurvivalOutcome, reduction: Reduction) -> Float[Tensor, ""]:
-    """The sum of `loss`, divided by the number of events or of instances.
+    """The sum of `loss`, divided by the number of events or of instances; with weights, by their sum.
 
     A partial likelihood has one term per event, so dividing by the events keeps its scale whatever share is censored.
-    Without events it is 0, on the graph.
+    Without events it is 0, on the graph. The losses of survlens are weighted already: `loss` is w_i times the term of
+    instance i.
 
     Args:
         loss: One value per instance.
@@ -28,5 +29,6 @@ def reduce(loss: Float[Tensor, " instance"], outcome: SurvivalOutcome, reduction
         raise InvalidValueError(
             f"`loss` must have one value per instance; got shape {tuple(loss.shape)} for {len(outcome)} outcomes."
         )
-    count = {Reduction.PER_EVENT: outcome.n_events, Reduction.PER_INSTANCE: len(outcome)}[reduction]
-    return loss.sum() / max(count, 1)
+    counted = outcome.event > (0 if reduction is Reduction.PER_EVENT else -1)
+    count = int(counted.sum()) if outcome.weight is None else float(outcome.weight[counted].sum())
+    return loss.sum() / (count or 1)

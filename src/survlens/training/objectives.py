@@ -151,7 +151,7 @@ class SurvivalObjective:
     ) -> ObjectiveValue:
         """Value on all rows with the full risk set."""
         embeddings, outcomes = zip(*((model.embed(inputs), outcome) for inputs, outcome in batches), strict=True)
-        outcome = joined_outcome(outcomes)
+        outcome = SurvivalOutcome.concatenate(outcomes)
         return _survival(reduce(model.head.loss(torch.cat(embeddings), outcome), outcome, model.head.reduction))
 
 
@@ -221,7 +221,7 @@ class CoxVAEObjective:
         if self.tau < 1:
             latent = torch.cat([evidence.embedding_mean for evidence, _, _ in seen])
             tables = {name: torch.cat([tables[name] for _, tables, _ in seen]) for name in seen[0][1]}
-            outcome = joined_outcome([outcome for _, _, outcome in seen])
+            outcome = SurvivalOutcome.concatenate([outcome for _, _, outcome in seen])
             survival = reduce(model.head_loss(latent, tables, outcome), outcome, model.head.reduction)
         return self._mix(bound, survival, self.beta)
 
@@ -237,13 +237,6 @@ class CoxVAEObjective:
 def tables_of(inputs: Inputs) -> dict[str, Tensor]:
     """The modalities that are tables (one vector per instance): all that a head may want beside an embedding."""
     return {name: tensor for name, tensor in inputs.items() if tensor.ndim == 2}
-
-
-def joined_outcome(outcomes: Iterable[SurvivalOutcome]) -> SurvivalOutcome:
-    """Several outcomes as one."""
-    parts = list(outcomes)
-    time, event = torch.cat([part.time for part in parts]), torch.cat([part.event for part in parts])
-    return SurvivalOutcome(time, event, parts[0].unit)
 
 
 def _survival(total: Tensor) -> ObjectiveValue:

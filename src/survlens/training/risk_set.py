@@ -59,7 +59,10 @@ def gather_outcome(outcome: SurvivalOutcome, *, group: Group = None) -> Survival
     if ranks(group) == 1:
         return outcome
     sizes = _sizes(outcome.time, group)
-    return SurvivalOutcome(_gather(outcome.time, sizes, group), _gather(outcome.event, sizes, group), outcome.unit)
+    columns = (outcome.entry, outcome.weight, outcome.stratum)
+    optional = [None if column is None else _gather(column, sizes, group) for column in columns]
+    time, event = _gather(outcome.time, sizes, group), _gather(outcome.event, sizes, group)
+    return SurvivalOutcome(time, event, outcome.unit, *optional)
 
 
 def mean_over_ranks(values: Float[Tensor, " instance"], *, group: Group = None) -> Float[Tensor, ""]:
