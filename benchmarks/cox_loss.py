@@ -1,9 +1,16 @@
-"""Cox partial likelihood, forward and backward, beside the peers. Run: .venv-peers/bin/python benchmarks/cox_loss.py"""
+"""Cox partial likelihood, forward and backward, beside the peers. Run: .venv-peers/bin/python benchmarks/cox_loss.py
+
+With a number behind it, no more rows than that are taken, and the page is printed but not kept.
+"""
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +19,19 @@ from side_by_side import HEAD, Work, available, interleave, rows, write
 
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.ties import Ties
-from survlens.losses.cox import cox_partial_likelihood, partial_likelihood_in_torch
+from survlens.losses.cox import cox_partial_likelihood
+from survlens.losses.cox_torch import partial_likelihood_in_torch
 
 Step = Callable[[], float]
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
+PARTS = {
+    "plain": (),
+    "weights": ("weight",),
+    "10 strata": ("few strata",),
+    "n / 10 strata": ("many strata",),
+    "delayed entry": ("entry",),
+    "delayed entry, weights, 10 strata": ("entry", "weight", "few strata"),
+}
 
 
 def cohort(n: int, *, tied: bool, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,7 +89,85 @@ def works_of(n: int, *, tied: bool, ties: Ties, skipped: list[str]) -> list[Work
     return works
 
 
-def main() -> None:
+def whole_outcome(n: int, parts: tuple[str, ...]) -> SurvivalOutcome:
+    """Rows of `cohort`, half of them entering late, with weights from 0.5 to 1.5 and strata of equal probability."""
+    _, time, event = cohort(n, tied=False)
+    random = np.random.default_rng(1)
+    columns = {
+        "entry": ("entry", time * random.random(n) * (random.random(n) < 0.5)),
+        "weight": ("weight", random.random(n) + 0.5),
+        "few strata": ("stratum", random.integers(0, 10, n)),
+        "many strata": ("stratum", random.integers(0, n // 10, n)),
+    }
+    return SurvivalOutcome.from_arrays(time, event, "months", **dict(columns[part] for part in parts))
+
+
+def whole_works(n: int, parts: tuple[str, ...], skipped: list[str]) -> list[Work]:
+    """Ours by both routes; torchsurv, the only peer with strata, where it has all that is asked for."""
+    outcome, log_risk = whole_outcome(n, parts), cohort(n, tied=False)[0]
+
+    def ours(loss: Callable[..., torch.Tensor]) -> Step:
+        return step_of(lambda z: loss(z, outcome, ties=Ties.EFRON).sum(), log_risk, outcome.n_events)
+
+    works = [
+        Work("survlens", ours(cox_partial_likelihood)),
+        Work("survlens, its torch path (GPU)", ours(partial_likelihood_in_torch)),
+    ]
+    if parts == ("few strata",) or (parts == ("many strata",) and n <= 10_000):
+        works += available("torchsurv", lambda: torchsurv_strata(outcome, log_risk), skipped)
+    return works
+
+
+def torchsurv_strata(outcome: SurvivalOutcome, log_risk: np.ndarray) -> Step:
+    from torchsurv.loss.cox import neg_partial_log_likelihood  # pyright: ignore[reportMissingImports]
+
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        return neg_partial_log_likelihood(
+            z, outcome.event > 0, outcome.time, ties_method="efron", reduction="sum", strata=outcome.stratum
+        )
+
+    return step_of(loss, log_risk, outcome.n_events)
+
+
+def peak_megabytes(n: int, name: str, route: str) -> float:
+    """Memory that forward and backward add, at most, to a fresh process that holds data and compiled code already."""
+    command = [sys.executable, __file__, "--peak", str(n), name, route]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def report_peak(n: int, name: str, route: str) -> None:
+    place = {"compiled": 0, "torch": 1}[route]
+    whole_works(1_000, PARTS[name], [])[place].run()  # compiles
+    step = whole_works(n, PARTS[name], [])[place].run
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - resident)
+
+
+def whole_body(sizes: tuple[int, ...], skipped: list[str]) -> list[str]:
+    body = ["", "## Weights, strata, delayed entry (without ties, Efron)", ""]
+    body += [
+        "No peer takes weights or delayed entry, and of the peers only torchsurv takes strata: it visits them one by"
+    ]
+    body += ["one, so it is left out where there are more than 1,000.", "", *HEAD]
+    for name, parts in PARTS.items():
+        for n in sizes[1:]:
+            works = whole_works(n, parts, skipped)
+            interleave(works, repeats=11 if n < 10**6 else 5, budget=15)
+            body += rows(f"{name}, n = {n:,}", works)
+    body += ["", f"## Memory of forward and backward, n = {sizes[-1]:,}", ""]
+    body += [
+        "Peak resident size of a fresh process less what it held before (the data, and one run on 1,000 rows).",
+        "",
+    ]
+    body += ["| work | compiled | torch path |", "|---|---|---|"]
+    for name in PARTS:
+        compiled, plain = (peak_megabytes(sizes[-1], name, route) for route in ("compiled", "torch"))
+        body += [f"| {name} | {compiled:.0f} MB | {plain:.0f} MB |"]
+    return body
+
+
+def main(sizes: tuple[int, ...], *, keep: bool) -> None:
     warnings.filterwarnings("ignore", message="Ties in `time` detected")
     skipped: list[str] = []
     body = [
@@ -86,13 +180,21 @@ def main() -> None:
         ("Heavy ties, Breslow", True, Ties.BRESLOW),
     ):
         body += ["", f"## {title}", "", *HEAD]
-        for n in SIZES:
+        for n in sizes:
             works = works_of(n, tied=tied, ties=ties, skipped=skipped)
             interleave(works, repeats=11 if n < 10**6 else 7, budget=15)
             body += rows(f"n = {n:,}", works)
+    body += whole_body(sizes, skipped)
     body += ["", *dict.fromkeys(skipped)] if skipped else []
-    write("cox_loss", "Cox partial likelihood", body)
+    if keep:
+        write("cox_loss", "Cox partial likelihood", body)
+    else:
+        print("\n".join(body))
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--peak"]:
+        report_peak(int(sys.argv[2]), *sys.argv[3:])
+    else:
+        largest = int(sys.argv[1]) if sys.argv[1:] else SIZES[-1]
+        main(tuple(n for n in SIZES if n <= largest), keep=not sys.argv[1:])

@@ -26,11 +26,30 @@ def _blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
+def _ran(code: str) -> str:
+    finished = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
 def test_the_python_of_the_readme_runs() -> None:
     (block,) = _blocks(ROOT / "README.md", "python")
-    finished = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert re.fullmatch(r"concordance_index 0\.\d+ \(0\.\d+ to 0\.\d+\)\n", finished.stdout)
+    assert re.search(r"^concordance_index 0\.\d+ \(0\.\d+ to 0\.\d+\)$", _ran(block), re.MULTILINE)
+
+
+def test_getting_started_shows_the_python_of_the_readme() -> None:
+    (block,) = _blocks(ROOT / "docs" / "getting_started.md", "python")
+    readme = [line.split("  #")[0] for line in _blocks(ROOT / "README.md", "python")[0].splitlines()]
+    assert [line for line in block.splitlines() if line not in readme] == []
+
+
+def test_the_python_of_the_migration_page_runs() -> None:
+    pytest.importorskip("sksurv")
+    blocks = _blocks(ROOT / "docs" / "migration.md", "python")
+    said = _ran("\n".join(blocks))
+    assert len(blocks) >= 10
+    assert len(re.findall(r"^concordance_index(?:_antolini)? 0\.\d", said, re.MULTILINE)) == 3
+    assert float(said.splitlines()[-1]) < 1e-5  # of the exported file
 
 
 def test_the_head_of_the_extending_page_is_a_head() -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import survlens.study.report as study_report
+from survlens.artifacts.run_folder import read_json
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -117,6 +118,67 @@ def test_resume_of_another_study_is_refused(survlens, study, finished, tmp_path,
     done = survlens("run", study, "--out", run, "--resume", "--set", change)
     assert done.exit_code == USAGE
     assert "must be given the study of the run" in done.output
+
+
+@pytest.mark.usefixtures("without_report")
+def test_resume_takes_other_settings_of_evaluation_and_report(survlens, study, finished, tmp_path):
+    run = tmp_path / "again"
+    shutil.copytree(finished, run)
+    changes = ("--set", "evaluation.horizons=[7]", "--set", "evaluation.subgroups=['arm']", "--set", "report.title='T'")
+    done = survlens("run", study, "--out", run, "--resume", *changes)
+    assert done.exit_code == 0, done.output
+    assert "epoch" not in done.output
+    metrics = read_json(run / "metrics.json")
+    assert metrics["horizons"] == [7.0]
+    assert {row["variable"] for row in metrics["models"][0]["subgroups"]} == {"arm"}
+    assert read_json(run / "resolved.json")["report"] == {"title": "T"}
+    for name in ("vae", "clinical_cox"):
+        assert (run / f"predictions/{name}.parquet").read_bytes() == (
+            finished / f"predictions/{name}.parquet"
+        ).read_bytes()
+
+
+def test_evaluate_takes_other_settings_of_evaluation_and_the_run_remembers_them(survlens, finished, tmp_path):
+    run = tmp_path / "again"
+    shutil.copytree(finished, run)
+    done = survlens("evaluate", run, "--set", "evaluation.horizons=[7, 9]", "--set", "evaluation.bootstrap=0")
+    assert done.exit_code == 0, done.output
+    metrics = read_json(run / "metrics.json")
+    assert metrics["horizons"] == [7.0, 9.0]
+    assert all(score["lower"] is None for model in metrics["models"] for score in model["scores"])
+    assert read_json(run / "resolved.json")["evaluation"]["bootstrap"] == 0
+    assert survlens("evaluate", run).exit_code == 0
+    assert read_json(run / "metrics.json") == metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("study.seed=4", "must change [evaluation] or [report] once models are fitted"),
+        ("evaluation.bootstrap=-1", "--set evaluation.bootstrap=-1: `evaluation.bootstrap` must be at least 0"),
+        ("evaluation.subgroups=['arm']", "must name columns that the run kept; got 'arm'"),
+    ],
+)
+def test_evaluate_refuses_what_fits_depend_on_and_what_the_run_did_not_keep(
+    survlens, finished, tmp_path, change, message
+):
+    run = tmp_path / "again"
+    shutil.copytree(finished, run)
+    done = survlens("evaluate", run, "--set", change)
+    assert done.exit_code == USAGE
+    assert message in " ".join(done.output.split())
+    assert (run / "metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+    assert (run / "resolved.json").read_bytes() == (finished / "resolved.json").read_bytes()
+
+
+def test_metrics_say_until_when_scores_were_taken_and_how_rows_of_a_patient_were_pooled(finished):
+    """The last kept time with ten patients (and a tenth of them) at risk; written out anew from the predictions."""
+    metrics = read_json(finished / "metrics.json")
+    table = predictions(finished, "clinical_cox").query("part == 'test'").drop_duplicates("patient")
+    kept = [float(name.removeprefix("survival@")) for name in table if name.startswith("survival@")]
+    enough = [time for time in kept if (table["months"] if "months" in table else table["time"]).ge(time).sum() >= 10]
+    assert metrics["scored_until"] == pytest.approx(max(enough))
+    assert "several rows of a patient are pooled by the mean of their predictions" in metrics["scored_on"]
 
 
 def test_a_dry_run_takes_a_step_and_writes_nothing(survlens, study, tmp_path):

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from contracts.head_rows import HEADS, WIDTH, Row, built, every_head, example, fitted
-from contracts.strategies import UNIT, Case, cases, permutations
+from contracts.head_rows import (
+    GRID,
+    HEADS,
+    WIDTH,
+    Row,
+    alone,
+    built,
+    every_head,
+    example,
+    fitted,
+    rows_where,
+    with_extras,
+)
+from contracts.strategies import UNIT, Case, cases, outcomes, permutations, whole_outcomes
 from survlens import heads
 from survlens.core import surfaces
 from survlens.core.errors import InvalidValueError, NotFittedError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
-from survlens.core.protocols import BaselineHead, Head, Reduction
+from survlens.core.protocols import BaselineHead, CompetingRisksHead, Head, Reduction
+from survlens.models.saving import load_model, save_model
 
 few = settings(max_examples=20, deadline=None)
+every_competing_head = rows_where(lambda row: isinstance(built(row), CompetingRisksHead))
 
 
 def test_every_public_head_has_a_row() -> None:
@@ -75,8 +92,11 @@ def test_hazard_to_survival_to_hazard_returns(row: Row, case: Case) -> None:
 
 @every_head
 @few
-@given(case=cases(width=WIDTH))
-def test_the_loss_is_the_term_of_its_own_prediction(row: Row, case: Case) -> None:
+@given(data=st.data())
+def test_the_loss_is_the_term_of_its_own_prediction(row: Row, data: st.DataObject) -> None:
+    causes = getattr(built(row), "n_causes", 1)
+    drawn = outcomes(causes=causes) | whole_outcomes(causes=causes)
+    case = data.draw(cases(width=WIDTH, drawn=drawn))
     head = fitted(row, case)
     losses, terms = head.loss(case.embedding, case.outcome), row.terms(head, case.embedding, case.outcome)
     torch.testing.assert_close(losses, terms, rtol=1e-8, atol=1e-9)
@@ -106,7 +126,7 @@ def test_a_batch_equals_its_members_except_for_risk_sets(row: Row) -> None:
         one = slice(i, i + 1)
         torch.testing.assert_close(head.predict(case.embedding[one]).log_survival, curves[one])
         torch.testing.assert_close(head.risk(case.embedding[one]), risk[one])
-        if head.reduction is Reduction.PER_INSTANCE:
+        if alone(row):
             torch.testing.assert_close(head.loss(case.embedding[one], case.outcome[one]), losses[one])
 
 
@@ -163,6 +183,8 @@ def test_training_lowers_the_loss_and_orders_the_risks(row: Row) -> None:
         optimiser.step()
         totals.append(float(total.detach()))
     assert totals[-1] < totals[0]
+    if isinstance(head, BaselineHead):
+        head.fit_baseline(case.embedding, outcome)
     agreement = torch.corrcoef(torch.stack([head.risk(case.embedding).detach(), case.embedding[:, 0]]))[0, 1]
     assert float(agreement) > 0.8
 
@@ -181,14 +203,14 @@ def test_higher_risk_means_a_shorter_mean_within_the_curve(row: Row) -> None:
 def test_asking_for_times_is_asking_the_curve(row: Row) -> None:
     case = example()
     head = fitted(row, case)
-    times = torch.tensor([0.5, 7.0, 13.2, 30.0], dtype=torch.float64)
+    times = GRID.edges[1:] if row.formula else torch.tensor([0.5, 7.0, 13.2, 30.0], dtype=torch.float64)
     direct, later = head.predict(case.embedding, times), head.predict(case.embedding).at(times)
     assert torch.equal(direct.times, times)
     assert direct.interpolation is later.interpolation
     torch.testing.assert_close(direct.log_survival, later.log_survival)
 
 
-@every_head
+@rows_where(lambda row: not row.formula)
 def test_a_time_past_the_range_is_refused_with_the_range(row: Row) -> None:
     case = example()
     head = fitted(row, case)
@@ -278,3 +300,52 @@ def test_huge_embeddings_keep_losses_and_gradients_finite(row: Row) -> None:
     if isinstance(head, BaselineHead):
         head.fit_baseline(embedding, case.outcome)
     assert not bool(torch.isnan(head.predict(embedding).survival).any())
+
+
+@every_head
+@pytest.mark.parametrize("extras", [False, True], ids=["plain", "truncated and weighted"])
+def test_float32_agrees_with_float64(row: Row, extras: bool) -> None:
+    case = example()
+    outcome = with_extras(case.outcome) if extras else case.outcome
+    single = built(row).float()
+    double = copy.deepcopy(single).double()
+    embedding = case.embedding.float()
+    for head, there in ((single, embedding), (double, embedding.double())):
+        if isinstance(head, BaselineHead):
+            head.fit_baseline(there, replace(outcome, stratum=None))
+    losses = single.loss(embedding, outcome), double.loss(embedding.double(), outcome)
+    torch.testing.assert_close(losses[0].double(), losses[1], rtol=1e-4, atol=1e-6)
+    curves = [head.predict(embedding.to(dtype)) for head, dtype in ((single, torch.float32), (double, torch.float64))]
+    torch.testing.assert_close(curves[0].log_survival, curves[1].log_survival, rtol=1e-4, atol=1e-6)
+    risks = single.risk(embedding).double(), double.risk(embedding.double())
+    torch.testing.assert_close(*risks, rtol=1e-4, atol=1e-6)
+
+
+@every_head
+def test_a_saved_head_is_loaded_bit_by_bit(row: Row, tmp_path: Path) -> None:
+    case = example()
+    embedding = case.embedding.float()
+    head = built(row).float()
+    if isinstance(head, BaselineHead):
+        head.fit_baseline(embedding, case.outcome)
+    loaded: Any = load_model(save_model(cast(nn.Module, head), tmp_path / "head")).model
+    before, after = head.predict(embedding), loaded.predict(embedding)
+    assert torch.equal(before.times, after.times)
+    assert torch.equal(before.log_survival, after.log_survival)
+    assert torch.equal(head.risk(embedding), loaded.risk(embedding))
+    assert torch.equal(head.loss(embedding, case.outcome), loaded.loss(embedding, case.outcome))
+    assert (before.unit, before.interpolation) == (after.unit, after.interpolation)
+    assert repr(head) == repr(loaded)
+
+
+@every_competing_head
+@few
+@given(case=cases(width=WIDTH))
+def test_incidences_and_survival_sum_to_1(row: Row, case: Case) -> None:
+    head = built(row, case.grid)
+    asked = torch.linspace(0, float(case.grid.edges[-1]), 20, dtype=torch.float64)[1:]
+    there, curve = head.predict_incidence(case.embedding, asked), head.predict(case.embedding, asked)
+    total = there.cumulative_incidence.sum(0) + curve.survival
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
+    torch.testing.assert_close(there.overall().log_survival, curve.log_survival, rtol=1e-12, atol=0)
+    assert there.n_causes == head.n_causes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.strategies import Case, cases, outcomes, permutations
+from contracts.strategies import Case, cases, outcomes, permutations, whole_outcomes
 from survlens.core.errors import InvalidValueError
 from survlens.core.nonparametric import (
+    EmptyRiskSetWarning,
     Limits,
     StepCurve,
     as_tensor,
@@ -23,8 +25,10 @@ from survlens.core.nonparametric import (
     log_breslow_baseline,
     nelson_aalen,
     reverse_kaplan_meier,
+    survival_curve,
 )
 from survlens.core.outcome import SurvivalOutcome
+from survlens.core.risk_sets import sums_over_ranges
 from survlens.core.ties import Ties
 
 few = settings(max_examples=25, deadline=None)
@@ -234,3 +238,145 @@ def test_censoring_weights_reproduce_the_null_brier_score_of_riskregression(name
         squares = np.where(cases_, (1 - risk) ** 2 * weight_case, 0.0)
         squares += np.where(time > horizon, risk**2 / float(censoring.at(horizon)), 0.0)
         assert squares.mean() == pytest.approx(expected, abs=1e-8)
+
+
+whole = whole_outcomes(max_size=15)
+early_zero = pytest.mark.filterwarnings(f"ignore::{EmptyRiskSetWarning.__module__}.{EmptyRiskSetWarning.__qualname__}")
+
+
+def product_by_definition(outcome: SurvivalOutcome, flagged: np.ndarray, gone: np.ndarray) -> list[float]:
+    """The product over times of 1 - flagged / at risk, where `gone` have left before those flagged at their time."""
+    time, _ = outcome.numpy()
+    entry, weight = outcome.entries().numpy(), outcome.weights().numpy()
+    values, product = [], 1.0
+    for u in np.unique(time):
+        at_risk = (entry < u) & (time >= u) & ~(gone & (time == u))
+        rest = at_risk & ~(flagged & (time == u))
+        if at_risk.any():
+            product *= weight[rest].sum() / weight[at_risk].sum()
+        values.append(product)
+    return values
+
+
+@early_zero
+@few
+@given(outcome=whole)
+def test_curves_with_entries_and_weights_equal_their_definition(outcome: SurvivalOutcome) -> None:
+    time, event = outcome.numpy()
+    died, nobody = event > 0, np.zeros(len(outcome), bool)
+    curve = kaplan_meier(outcome)
+    truth = product_by_definition(outcome, died, nobody)
+    np.testing.assert_allclose(curve.survival, truth, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(survival_curve(outcome).values, truth, rtol=1e-12, atol=1e-14)
+    assert ((curve.survival == 0) == (np.array(truth) == 0)).all()
+    censoring = product_by_definition(outcome, ~died, died)
+    np.testing.assert_allclose(reverse_kaplan_meier(outcome).survival, censoring, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(censoring_survival(outcome).values, censoring, rtol=1e-12, atol=1e-14)
+    entry, weight = outcome.entries().numpy(), outcome.weights().numpy()
+    jumps = [weight[(time == u) & died].sum() / weight[(entry < u) & (time >= u)].sum() for u in np.unique(time)]
+    np.testing.assert_allclose(nelson_aalen(outcome).values, np.cumsum(jumps), rtol=1e-12)
+
+
+@early_zero
+@few
+@given(outcome=whole, times=st.lists(st.integers(1, 4), min_size=15, max_size=15))
+def test_whole_weights_are_repeated_rows(outcome: SurvivalOutcome, times: list[int]) -> None:
+    count = torch.tensor(times[: len(outcome)])
+    heavy, single = replace(outcome, weight=count.double()), replace(outcome, weight=None)
+    repeated = single[torch.arange(len(outcome)).repeat_interleave(count)]
+    for estimate in (kaplan_meier, reverse_kaplan_meier):
+        found, expected = estimate(heavy), estimate(repeated)
+        np.testing.assert_allclose(found.n_risk, expected.n_risk)
+        np.testing.assert_allclose(found.survival, expected.survival, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(found.std_error, expected.std_error, rtol=1e-10)
+        np.testing.assert_allclose(found.upper, expected.upper, rtol=1e-10)
+
+
+@few
+@given(outcome=outcomes(max_size=20))
+def test_entries_at_the_origin_and_weights_of_one_change_nothing(outcome: SurvivalOutcome) -> None:
+    n = len(outcome)
+    zeros, ones = torch.zeros(n, dtype=torch.float64), torch.ones(n, dtype=torch.float64)
+    for same in (
+        replace(outcome, entry=zeros),
+        replace(outcome, weight=ones),
+        replace(outcome, entry=zeros, weight=ones),
+    ):
+        for estimate in (kaplan_meier, reverse_kaplan_meier):
+            np.testing.assert_allclose(estimate(same).survival, estimate(outcome).survival, rtol=1e-13)
+            np.testing.assert_allclose(estimate(same).lower, estimate(outcome).lower, rtol=1e-13)
+        for ties in Ties:
+            found = breslow_baseline(zeros.numpy(), same, ties=ties).values
+            np.testing.assert_allclose(found, breslow_baseline(zeros.numpy(), outcome, ties=ties).values, rtol=1e-13)
+
+
+def test_survival_that_falls_to_zero_before_others_enter_is_told() -> None:
+    outcome = SurvivalOutcome.from_arrays([1.0, 3.0, 4.0], [1, 1, 0], "days", entry=[0, 2, 2])
+    for estimate in (kaplan_meier, survival_curve):
+        with pytest.warns(EmptyRiskSetWarning, match=r"falls to 0 at 1 days .* 2 instances .* later origin"):
+            assert estimate(outcome).at(3.5) == 0.0
+    assert reverse_kaplan_meier(outcome).survival.tolist() == [1.0, 1.0, 0.0]
+    # At the last time nobody is left to come, and that is no surprise.
+    assert kaplan_meier(outcome[[1]]).survival.tolist() == [0.0]
+
+
+def test_delayed_entry_by_hand() -> None:
+    outcome = SurvivalOutcome.from_arrays([2, 4, 5, 6], [1, 1, 0, 1], "days", entry=[0, 0, 2, 3])
+    curve = kaplan_meier(outcome)
+    assert curve.n_risk.tolist() == [2, 3, 2, 1]  # who enters at 2 is not at risk at 2
+    np.testing.assert_allclose(curve.survival, [1 / 2, 1 / 3, 1 / 3, 0], atol=1e-15)
+
+
+def whole_baseline_by_definition(log_risk: np.ndarray, outcome: SurvivalOutcome, ties: Ties) -> list[float]:
+    time, event = outcome.numpy()
+    entry, weight = outcome.entries().numpy(), outcome.weights().numpy()
+    share, total, values = weight * np.exp(log_risk), 0.0, []
+    for u in np.unique(time[event > 0]):
+        tied = (time == u) & (event > 0)
+        at_risk, d = share[(entry < u) & (time >= u)].sum(), tied.sum()
+        for rank in range(d):
+            total += weight[tied].mean() / (at_risk - (rank / d * share[tied].sum() if ties is Ties.EFRON else 0))
+        values.append(total)
+    return values
+
+
+@pytest.mark.parametrize("ties", list(Ties))
+@few
+@given(case=cases(max_size=15, drawn=whole))
+def test_the_baseline_with_entries_and_weights_equals_its_definition(ties: Ties, case: Case) -> None:
+    one = replace(case.outcome, stratum=None)
+    for outcome in (one, replace(one, entry=None), replace(one, weight=None)):
+        found = breslow_baseline(case.log_risk, outcome, ties=ties)
+        expected = whole_baseline_by_definition(case.log_risk.numpy(), outcome, ties)
+        np.testing.assert_allclose(found.values, expected, rtol=1e-10)
+    for shift in (-1000, 1000):
+        log_values = log_breslow_baseline(case.log_risk + shift, one, ties=ties).values
+        np.testing.assert_allclose(log_values, log_breslow_baseline(case.log_risk, one, ties=ties).values - shift)
+
+
+@pytest.mark.parametrize("ties", list(Ties))
+@few
+@given(case=cases(max_size=15, scale=400.0, drawn=whole))
+def test_log_risks_a_thousand_apart_lose_no_baseline_under_delayed_entry(ties: Ties, case: Case) -> None:
+    outcome = replace(case.outcome, stratum=None, entry=torch.zeros(len(case), dtype=torch.float64))
+    found = log_breslow_baseline(case.log_risk, outcome, ties=ties).values
+    expected = log_breslow_baseline(case.log_risk, replace(outcome, entry=None), ties=ties).values
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-10)
+
+
+def test_a_baseline_of_several_strata_is_refused_and_of_one_is_not() -> None:
+    outcome = SurvivalOutcome.from_arrays([1.0, 2.0, 3.0], [1, 1, 1], "days", stratum=[4, 9, 4])
+    with pytest.raises(InvalidValueError, match=r"one stratum.*got 2.*outcome\[outcome.stratum == 4\]"):
+        breslow_baseline(np.zeros(3), outcome)
+    one = breslow_baseline(np.zeros(2), outcome[outcome.strata() == 4])
+    np.testing.assert_allclose(one.values, [0.5, 1.5])
+    # Curves pool strata.
+    np.testing.assert_allclose(kaplan_meier(outcome).survival, [2 / 3, 1 / 3, 0], atol=1e-15)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 33])
+def test_sums_over_ranges_equal_a_table_of_who_covers_what(size: int) -> None:
+    random = np.random.default_rng(size)
+    first, last, values = random.integers(0, size, 50), random.integers(-1, size, 50), random.random(50)
+    covers = (first[:, None] <= np.arange(size)) & (np.arange(size) <= last[:, None])
+    np.testing.assert_allclose(sums_over_ranges(first, last, values, size), values @ covers, rtol=1e-13)

@@ -218,3 +218,27 @@ def test_the_mask_is_a_last_channel_of_zero_and_one():
     inputs = fitted.transform(both)["image"]
     assert inputs.shape == (2, *fitted.image_shape) == (2, 4, 6, 5)
     assert torch.equal(inputs[:, 3], torch.from_numpy(_pictures(2, seed=1)[:, 0] > 128).float())
+
+
+def test_each_image_gets_mean_zero_and_standard_deviation_one_whatever_its_exposure():
+    pictures = _pictures(2)
+    faint = (pictures // 2 + 60).astype(np.uint8)
+    fitted = Preprocessing.fit(_with_images(pictures), PreprocessingSettings(image_scaling=ImageScaling.EACH_IMAGE))
+    usual, other = (fitted.transform(_with_images(images))["image"] for images in (pictures, faint))
+    assert usual.mean((2, 3)).abs().max() < 1e-5
+    torch.testing.assert_close(usual.std((2, 3), correction=0), torch.ones(2, 3))
+    torch.testing.assert_close(usual, other, rtol=0, atol=0.05)  # halving loses a bit
+    assert Preprocessing.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
+
+
+def test_stains_are_the_amounts_that_made_the_colour():
+    amounts = np.random.default_rng(0).uniform(0.1, 1.2, (2, 6, 5))
+    vectors = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    light = np.exp(-np.einsum("shw,sc->chw", amounts, vectors))
+    pictures = np.round(255 * light).astype(np.uint8)[None]
+    fitted = Preprocessing.fit(_with_images(pictures), PreprocessingSettings(channels=Channels.STAINS))
+    assert fitted.image_shape == (2, 6, 5)
+    np.testing.assert_allclose(fitted.transform(_with_images(pictures))["image"][0].numpy(), amounts, atol=0.03)
+    with pytest.raises(DataError, match="3 channels to tell stains apart; got 1"):
+        fitted.transform_image(np.zeros((6, 5), np.float32))

@@ -25,6 +25,7 @@ from survlens.data.splits import (
     holdout,
     k_fold,
     leave_one_site_out,
+    site_folds,
     validation_part,
 )
 
@@ -150,6 +151,16 @@ def test_each_site_is_left_out_once():
     assert {split.name: split.test.tolist() for split in splits} == {"x": [0, 2], "y": [1], "z": [3]}
 
 
+def test_a_site_is_tested_once_and_never_beside_its_own():
+    sites = np.array(list("aaaabbbccddef"))
+    whole = cohort([1, 0] * 6 + [1], site=sites)
+    splits = site_folds(whole, "site", folds=3, seed=1)
+    assert np.sort(np.concatenate([split.test for split in splits])).tolist() == list(range(13))
+    for split in splits:
+        assert not set(sites[split.train]) & set(sites[split.test])
+    assert site_folds(whole, "site", folds=3, seed=1).hash == splits.hash
+
+
 def test_another_cohort_is_the_test_part():
     first = cohort([1, 0, 1])
     second = Cohort(
@@ -179,6 +190,7 @@ BAD_SPLITS = [
     (lambda: by_date(cohort([1, 0], d=["2011-01-01", "soon"]), "d", "2011-06-01"), DataError, "got 'soon'"),
     (lambda: by_date(cohort([1, 0], d=["2011-01-01", "2012-01-01"]), "d", "later"), DataError, "got 'later'"),
     (lambda: leave_one_site_out(cohort([1, 0], s=["a", "a"]), "s"), DataError, "two or more sites"),
+    (lambda: site_folds(cohort([1, 0, 1], s=["a", "a", "b"]), "s", folds=3, seed=0), DataError, "in 2 .. 2, the"),
 ]
 
 

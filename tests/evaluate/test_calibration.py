@@ -12,6 +12,9 @@ from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
 from survlens.evaluate.calibration import (
     calibration_curve,
+    calibration_error_e50,
+    calibration_error_e90,
+    calibration_error_maximum,
     calibration_slope,
     grouped_calibration,
     integrated_calibration_index,
@@ -143,3 +146,16 @@ def test_horizon_past_the_follow_up_is_refused():
     log_risk, outcome = cohort(50)
     with pytest.raises(InvalidValueError, match=r"`horizon` must lie in \(0, .*years"):
         calibration_slope(predicted(log_risk), outcome, 99.0)
+
+
+def test_the_distances_are_ordered_and_are_those_of_one_curve():
+    log_risk, outcome = cohort(2000)
+    wrong = predicted(log_risk, 1.5)
+    curve = calibration_curve(wrong, outcome, 1.0)
+    distance = np.abs(curve.observed - curve.predicted)
+    median, ninety, largest = (
+        score(wrong, outcome, 1.0).value
+        for score in (calibration_error_e50, calibration_error_e90, calibration_error_maximum)
+    )
+    assert (median, ninety, largest) == pytest.approx((*np.quantile(distance, [0.5, 0.9]), distance.max()))
+    assert median <= ninety <= largest

@@ -12,7 +12,12 @@ from survlens.core.nonparametric import censoring_survival
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.pair_counts import pair_counts
 from survlens.core.prediction import Interpolation, SurvivalPrediction
-from survlens.evaluate.concordance import concordance_index, concordance_index_antolini, concordance_index_ipcw
+from survlens.evaluate.concordance import (
+    concordance_index,
+    concordance_index_antolini,
+    concordance_index_ipcw,
+    reweighted_concordance_antolini,
+)
 
 
 @st.composite
@@ -163,7 +168,7 @@ def test_blocks_do_not_change_antolini(monkeypatch):
     outcome = SurvivalOutcome.from_arrays(rng.integers(1, 30, 80).astype(float), rng.integers(0, 2, 80), "months")
     prediction = step_prediction(rng.normal(size=80), np.arange(1.0, 31.0))
     whole = concordance_index_antolini(prediction, outcome)
-    monkeypatch.setattr("survlens.evaluate.concordance._BLOCK", 200)
+    monkeypatch.setattr("survlens.evaluate.curve_columns._BLOCK", 200)
     assert concordance_index_antolini(prediction, outcome) == whole
 
 
@@ -245,3 +250,63 @@ def test_two_routes_count_the_same_pairs(case):
     counts, score = pair_counts(risk, outcome), concordance_index(risk, outcome)
     names = ("concordant", "discordant", "tied_risk", "tied_time", "tied_both")
     assert [score.settings[name] for name in names] == [getattr(counts, name) for name in names]
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(), st.sampled_from(list(Interpolation)), st.integers(0, 100))
+def test_weights_count_rows_as_often_as_they_say(case, interpolation, seed):
+    """Whole weights are repeated rows, for every concordance."""
+    risk, outcome = case
+    times = np.random.default_rng(seed).integers(1, 4, len(risk))
+    rows = np.repeat(np.arange(len(risk)), times)
+    weighted = SurvivalOutcome.from_arrays(outcome.time, outcome.event, "months", weight=times.astype(float))
+    prediction = crossing_curves(len(risk), seed, interpolation)
+    training = SurvivalOutcome.from_arrays([20.0, 6.0, 3.0], [0, 0, 0], "months")
+    for score, judged, settings_ in (
+        (concordance_index, risk, {}),
+        (concordance_index_ipcw, risk, {"training": training}),
+        (concordance_index_antolini, prediction, {}),
+    ):
+        found = score(judged, weighted, **settings_).value
+        assert found == pytest.approx(score(judged[rows], outcome[rows], **settings_).value, abs=1e-12, nan_ok=True)
+
+
+def crossing_curves(n: int, seed: int, interpolation: Interpolation) -> SurvivalPrediction:
+    """Curves that cross, with equal values among them, up to 9 months."""
+    rng = np.random.default_rng(seed)
+    knots = torch.tensor([0.5, 2.0, 3.0, 5.5, 9.0], dtype=torch.float64)
+    fall = torch.from_numpy(rng.integers(0, 3, (n, 5)) / 4)
+    return SurvivalPrediction(knots, -fall.cumsum(1), interpolation, "months")
+
+
+def test_ranking_at_a_knot_counts_what_comparing_with_each_event_counts(monkeypatch):
+    risk = np.random.default_rng(3).integers(0, 9, 500).astype(float)
+    time = np.random.default_rng(4).integers(1, 9, 500).astype(float)
+    outcome = SurvivalOutcome.from_arrays(time, np.random.default_rng(5).integers(0, 2, 500), "months")
+    prediction = crossing_curves(len(risk), 6, Interpolation.STEP)
+    compared = concordance_index_antolini(prediction, outcome)
+    monkeypatch.setattr("survlens.evaluate.concordance._MANY", 2)
+    assert concordance_index_antolini(prediction, outcome) == compared
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases(), st.sampled_from(list(Interpolation)), st.integers(0, 100), st.booleans())
+def test_drawn_antolini_is_that_of_the_repeated_rows(case, interpolation, seed, weighted):
+    _, outcome = case
+    rng = np.random.default_rng(seed)
+    if weighted:
+        weight = rng.choice([0.5, 0.7, 2.0], len(outcome))
+        outcome = SurvivalOutcome.from_arrays(outcome.time, outcome.event, "months", weight=weight)
+    prediction = crossing_curves(len(outcome), seed, interpolation)
+    draws = rng.integers(0, 3, (4, len(outcome)))
+    found = reweighted_concordance_antolini(prediction, outcome, horizon=6.0)(draws)
+    for value, draw in zip(found, draws, strict=True):
+        rows = np.repeat(np.arange(len(outcome)), draw)
+        expected = concordance_index_antolini(prediction[rows], outcome[rows], horizon=6.0).value
+        assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_an_interval_of_weighted_rows_is_left_to_the_bootstrap():
+    outcome = SurvivalOutcome.from_arrays([1.0, 2.0], [1, 0], "months", weight=[1.0, 2.0])
+    with pytest.raises(InvalidValueError, match="Use `bootstrap`"):
+        concordance_index([2.0, 1.0], outcome, confidence=0.95)

@@ -79,3 +79,14 @@ def test_equals_scikit_survival_without_tied_times():
     at = np.quantile(time, [0.2, 0.5, 0.8])
     theirs = metrics.cumulative_dynamic_auc(records, records, risk, at)[0]
     assert cumulative_dynamic_auc(risk, outcome, at, training=outcome).values == pytest.approx(theirs, abs=1e-10)
+
+
+def test_weights_count_rows_as_often_as_they_say():
+    rng = np.random.default_rng(8)
+    time, event, times = rng.integers(1, 9, 60).astype(float), rng.integers(0, 2, 60), rng.integers(1, 4, 60)
+    risk, rows = rng.integers(0, 6, 60).astype(float), np.repeat(np.arange(60), times)
+    outcome = SurvivalOutcome.from_arrays(time, event, "months")
+    weighted = SurvivalOutcome.from_arrays(time, event, "months", weight=times.astype(float))
+    found = cumulative_dynamic_auc(risk, weighted, [2.0, 5.0], training=outcome)
+    repeated = cumulative_dynamic_auc(risk[rows], outcome[rows], [2.0, 5.0], training=outcome)
+    assert found.values == pytest.approx(repeated.values, abs=1e-12)

@@ -104,3 +104,22 @@ def test_bad_groups_are_named():
         log_rank_test(["a"], outcome)
     with pytest.raises(InvalidValueError, match=r"increase within \(0, 1\)"):
         risk_groups([1.0, 2.0], (0.5, 0.2))
+
+
+def test_late_entries_count_from_their_entry_on():
+    """Splitting each life in two pieces, the second entering where the first was cut, changes nothing."""
+    rng = np.random.default_rng(12)
+    time, event, arm = rng.integers(2, 12, 80).astype(float), rng.integers(0, 2, 80), rng.integers(0, 2, 80)
+    cut = time / 2 + 0.01
+    whole = SurvivalOutcome.from_arrays(time, event, "years")
+    pieces = SurvivalOutcome.from_arrays(
+        np.append(cut, time), np.append(0 * event, event), "years", entry=np.append(0 * cut, cut)
+    )
+    both = np.append(arm, arm)
+    assert log_rank_test(both, pieces).chi2 == pytest.approx(log_rank_test(arm, whole).chi2)
+    for one, two in zip(group_curves(arm, whole, [1.0, 5.0]), group_curves(both, pieces, [1.0, 5.0]), strict=True):
+        assert one.at_risk.tolist() == two.at_risk.tolist()
+        assert two.curve.at(6.0) == pytest.approx(float(one.curve.at(6.0)))
+    weighted = SurvivalOutcome.from_arrays(time, event, "years", weight=time)
+    with pytest.raises(InvalidValueError, match="equal weights"):
+        log_rank_test(arm, weighted)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from survlens.core.errors import InvalidValueError
@@ -150,3 +151,89 @@ def test_baseline_and_curves_equal_those_of_r(ties: Ties, name: str, shared) -> 
         times = torch.tensor(golden["survival_at"]["times"], dtype=torch.float64)
         curves = head.predict(embedding[:10], times).survival.detach()
         np.testing.assert_allclose(curves, golden["survival_at"]["first_ten"], atol=1e-8)
+
+
+STRATA = SurvivalOutcome.from_arrays(
+    [2.0, 2.0, 3.0, 5.0, 8.0, 1.0, 4.0, 6.0],
+    [1, 1, 0, 1, 0, 0, 1, 0],
+    "months",
+    entry=[0, 1, 0, 0, 2.5, 0, 0, 3],
+    weight=[1, 2, 1, 0.5, 1, 1, 1, 3],
+    stratum=[7, 7, 7, 7, 7, 3, 3, 3],
+)
+RISKS = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None]
+
+
+def stratified() -> CoxPH:
+    head = with_weight(1.0)
+    head.fit_baseline(RISKS, STRATA)
+    return head
+
+
+def test_every_stratum_has_the_curve_of_its_own_rows() -> None:
+    head = stratified()
+    assert head.baseline.strata.tolist() == [3, 7]
+    assert head.baseline.last_times.tolist() == [6.0, 8.0]
+    assert head.baseline.times.tolist() == [2.0, 4.0, 5.0, 6.0, 8.0]
+    for number in (3, 7):
+        rows = STRATA.strata() == number
+        alone = with_weight(1.0)
+        part = SurvivalOutcome(STRATA.time, STRATA.event, "months", STRATA.entry, STRATA.weight)[rows]
+        alone.fit_baseline(RISKS[rows], part)
+        times = alone.baseline.times
+        found = head.predict(RISKS[rows], times, stratum=torch.full((int(rows.sum()),), number))
+        torch.testing.assert_close(found.log_survival, alone.predict(RISKS[rows], times).log_survival)
+
+
+def test_strata_asked_for_together_end_where_the_first_of_them_ends() -> None:
+    head = stratified()
+    assert head.predict(RISKS, stratum=STRATA.strata()).times.tolist() == [2.0, 4.0, 5.0, 6.0]
+    assert head.predict(RISKS[:2], stratum=torch.tensor([7, 7])).times.tolist() == [2.0, 4.0, 5.0, 6.0, 8.0]
+    with pytest.raises(InvalidValueError, match=r"`times` must be a vector in \(0, 6\] months"):
+        head.predict(RISKS, torch.tensor([7.0]), stratum=STRATA.strata())
+
+
+def test_a_missing_or_unknown_stratum_is_named() -> None:
+    head = stratified()
+    with pytest.raises(InvalidValueError, match=r"`stratum` must be given.*\[3, 7\]"):
+        head.predict(RISKS)
+    with pytest.raises(InvalidValueError, match=r"one of the fitted strata \[3, 7\]; got \[4, 9\]"):
+        head.predict(RISKS[:3], stratum=torch.tensor([9, 3, 4]))
+    with pytest.raises(InvalidValueError, match="one value per instance"):
+        head.predict(RISKS, stratum=torch.tensor([3]))
+
+
+def test_one_stratum_need_not_be_said_and_none_is_stratum_zero() -> None:
+    outcome = SurvivalOutcome(STRATA.time, STRATA.event, "months")
+    plain, single = with_weight(1.0), with_weight(1.0)
+    plain.fit_baseline(RISKS, outcome)
+    single.fit_baseline(RISKS, SurvivalOutcome(outcome.time, outcome.event, "months", stratum=torch.full((8,), 5)))
+    expected = plain.predict(RISKS).log_survival
+    assert plain.baseline.log_cumulative_hazard.ndim == 1
+    torch.testing.assert_close(single.predict(RISKS).log_survival, expected)
+    torch.testing.assert_close(single.predict(RISKS, stratum=torch.full((8,), 5)).log_survival, expected)
+    torch.testing.assert_close(plain.predict(RISKS, stratum=torch.zeros(8).long()).log_survival, expected)
+    with pytest.raises(InvalidValueError, match=r"fitted strata \[0\]; got \[5\]"):
+        plain.predict(RISKS, stratum=torch.full((8,), 5))
+
+
+def test_strata_travel_in_the_state_dict_and_an_old_one_has_none(tmp_path) -> None:
+    head, other = stratified(), with_weight(0.0)
+    save_file(head.state_dict(), tmp_path / "head.safetensors")
+    other.load_state_dict(load_file(tmp_path / "head.safetensors"))
+    strata = STRATA.strata()
+    assert torch.equal(
+        other.predict(RISKS, stratum=strata).log_survival, head.predict(RISKS, stratum=strata).log_survival
+    )
+    plain = with_weight(1.0)
+    plain.fit_baseline(torch.zeros(5, 1).double(), OUTCOME)
+    old = {name: value for name, value in plain.state_dict().items() if not name.endswith(("strata", "last_times"))}
+    other.load_state_dict(old)
+    assert len(other.baseline.strata) == 0
+    torch.testing.assert_close(other.predict(RISKS).log_survival, plain.predict(RISKS).log_survival)
+
+
+def test_the_loss_of_the_head_honours_strata() -> None:
+    head = with_weight(1.0)
+    parts = [head.loss(RISKS[rows], STRATA[rows]) for rows in (STRATA.strata() == 7, STRATA.strata() == 3)]
+    torch.testing.assert_close(head.loss(RISKS, STRATA), torch.cat(parts))

@@ -18,7 +18,9 @@ from contracts.strategies import Case, cases, permutations
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.ties import Ties
-from survlens.losses.cox import _sort, cox_partial_likelihood, partial_likelihood_in_torch
+from survlens.losses.cox import cox_partial_likelihood
+from survlens.losses.cox_torch import partial_likelihood_in_torch
+from survlens.losses.row_order import by_value
 
 both_ties = pytest.mark.parametrize("ties", list(Ties))
 few = settings(max_examples=25, deadline=None)
@@ -189,7 +191,7 @@ def test_thousands_of_rows_agree_with_torch(ties: Ties, distinct: int) -> None:
 def test_sorting_by_packed_numbers_is_sorting_by_time(rows: int, centre: float, spread: float) -> None:
     time = centre + spread * np.random.default_rng(rows).exponential(size=rows) + 5e-324
     time[rows // 2 :] = time[: rows - rows // 2]
-    order, ordered = _sort(time)
+    order, ordered = by_value(time)
     assert sorted(order.tolist()) == list(range(rows))
     assert np.array_equal(ordered, np.sort(time))
     assert np.array_equal(time[order], ordered)

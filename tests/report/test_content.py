@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from survlens.core.errors import CorruptFileError, DataError
@@ -113,6 +114,21 @@ def test_pickled_pictures_are_refused(run_folder):
     np.savez(path, images=np.array([{}]))
     with pytest.raises(CorruptFileError):
         read_content(run_folder)
+
+
+def test_axes_of_every_embedding_have_their_share_of_the_training_variance(run_folder):
+    """Also of a network that no explanation was written for; by the singular values of the training embeddings."""
+    random = np.random.default_rng(0)
+    latents = random.normal(size=(150, 3)) * [3.0, 1.0, 0.2]
+    path = run_folder / "embeddings/vae.parquet"
+    frame = pd.read_parquet(path)
+    training = latents[frame["part"] == "train"]
+    _, singular, directions = np.linalg.svd(training - training.mean(0), full_matrices=False)
+    frame[["z1", "z2", "z3"]] = latents
+    frame[["pc1", "pc2"]] = (latents - training.mean(0)) @ directions[:2].T
+    frame.assign(seed=0, fold=1).to_parquet(path)
+    points = next(each for each in read_content(run_folder).embeddings if each.model == "vae")
+    np.testing.assert_allclose(points.explained, (singular**2 / (singular**2).sum())[:2], atol=1e-9)
 
 
 def test_embedding_without_components_is_a_clear_error(run_folder):

@@ -1,5 +1,7 @@
 """The sentence at the top tells the truth."""
 
+from dataclasses import replace
+
 from survlens.core.score import Direction, Interval, Score
 from survlens.report.records import Difference, Metrics, ModelResult, StudyFacts
 from survlens.report.verdict import verdict
@@ -37,6 +39,20 @@ def test_image_that_adds_is_said_to_add():
 def test_image_whose_interval_covers_zero_is_said_not_to_add():
     said = verdict(study(CLINICAL, FUSED, differences=[gap("fused", -0.01, 0.09)])).headline
     assert said.startswith("The image was not shown to add anything")
+
+
+def test_with_few_events_it_is_said_how_large_a_gain_could_have_stayed_unseen():
+    blunt = study(CLINICAL, FUSED, differences=[gap("fused", -0.06, 0.10)])
+    said = next(remark for remark in verdict(blunt).remarks if "blunt" in remark)
+    assert said.startswith("Only 60 scored patients had the event")
+    assert "a gain of C below about 0.08" in said
+    assert "the clinical table alone is the simpler model" in said
+    for other in (
+        replace(blunt, n_events=500),
+        study(CLINICAL, FUSED, differences=[gap("fused", 0.01, 0.09)]),
+        study(CLINICAL, FUSED),
+    ):
+        assert not any("blunt" in remark for remark in verdict(other).remarks)
 
 
 def test_worse_image_is_said_to_be_worse():

@@ -1,6 +1,7 @@
 """Laws of a whole study on tables: what is learnt where, and what several folds and seeds leave behind."""
 
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,10 @@ import pytest
 from survlens.artifacts.run_folder import RunFolder, read_json
 from survlens.core.errors import DataError, UsageError
 from survlens.data.findings import Severity
+from survlens.data.preprocessing import Preprocessing, PreprocessingSettings
+from survlens.data.splits import k_fold
+from survlens.models.classical import CoxRegression
+from survlens.models.late_fusion import fuse_risks
 from survlens.study.check import check_study
 from survlens.study.evaluate import evaluate_run
 from survlens.study.run import chosen_models, prepare, run_study
@@ -120,6 +125,43 @@ def test_rows_of_a_patient_do_not_count_twice(finished, tmp_path):
     assert np.corrcoef(once, twice.loc[once.index])[0, 1] > 0.99
     evaluate_run(double)
     assert read_json(double.metrics)["n_patients"] == 90
+
+
+def test_a_fusion_learns_its_weights_on_risks_of_patients_that_no_member_saw(tmp_path):
+    """Written out by hand for two Cox models: every training patient once, each by fits without their inner fold."""
+    ridge = '[[model]]\nname = "ridge"\nkind = "cox"\npenalty = 5.0\n'
+    fused = '[[model]]\nname = "two"\nkind = "late_fusion"\nmembers = ["ridge", "clinical_cox"]\nfolds = 2\n'
+    head, tail = STUDY.split("[[model]]")[0], STUDY[STUDY.index("[evaluation]") :]
+    folder = tmp_path / "two"
+    folder.mkdir()
+    table().to_csv(folder / "t.csv", index=False)
+    (folder / "study.toml").write_text(head + ridge + fused + tail)
+    prepared, home = prepare(read_study(folder / "study.toml")), RunFolder.create(folder / "run")
+    run_study(prepared, home)
+    split = prepared.splits[0]
+    learnt = prepared.cohort[np.concatenate([split.train, split.validation])]
+    risks = {"ridge": np.empty(len(learnt)), "clinical_cox": np.empty(len(learnt))}
+    for inner in k_fold(learnt, folds=2, seed=2):
+        encoded = Preprocessing.fit(learnt[inner.train], PreprocessingSettings())
+        seen, held_out = (encoded.transform_table(learnt.table.iloc[rows]).double().numpy() for rows in
+                          (inner.train, inner.test))  # fmt: skip
+        for name, penalty in (("ridge", 5.0), ("clinical_cox", 0.0)):
+            model = CoxRegression(penalty=penalty).fit(seen, learnt.outcome[inner.train])
+            risks[name][inner.test] = model.predict(held_out) - model.predict(seen).mean()
+    expected = fuse_risks(risks, learnt.outcome, penalty=0.01).weights
+    kept = home.model("two") / "fold1-seed2"
+    assert read_json(kept / "members.json")["weights"] == pytest.approx(expected, abs=1e-6)
+    assert pd.read_parquet(kept / "out_of_fold.parquet").groupby("member").size().eq(len(learnt)).all()
+    before, told = predicted(home, "two"), []
+
+    @contextmanager
+    def count(name, fits):
+        yield lambda done, said: told.append(said)
+
+    home.progress.unlink()
+    run_study(prepared, home, resume=True, count=count)
+    assert told == []
+    pd.testing.assert_frame_equal(predicted(home, "two"), before, check_exact=True)
 
 
 def test_metrics_have_the_spread_of_seeds_apart(finished):

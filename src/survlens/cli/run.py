@@ -63,7 +63,7 @@ def run(
             return
         home = RunFolder.create(folder, overwrite=overwrite, resume=resume)
         with resumable(f"the same command and --resume ({folder})"):
-            run_study(prepared, home, text=read_text(study), watch=watch, resume=resume, tell=say)
+            run_study(prepared, home, text=read_text(study), watch=watch, count=count, resume=resume, tell=say)
             finish(home)
 
 
@@ -99,6 +99,22 @@ def watch(name: str, epochs: int) -> Iterator:
         yield on_epoch
 
 
+@contextmanager
+def count(name: str, fits: int) -> Iterator:
+    """Shows how many inner fits are done: a bar on a terminal, a line for each elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, said: say(f"{name}: inner fit {done}/{fits}  {said}")
+        return
+    shown = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*shown, TextColumn("{task.fields[said]}", markup=False), console=console) as bar:
+        task = bar.add_task(f"{name}, inner fits", total=fits, said="")
+        yield lambda done, said: bar.update(task, completed=done, said=said)
+
+
 def run_file(out: Path, write: Callable[[Path], Path], *, made_by: str, overwrite: bool = False) -> None:
     """Writes data and a study file into a run folder, and runs it; one that was interrupted goes on.
 
@@ -128,10 +144,11 @@ def run_file(out: Path, write: Callable[[Path], Path], *, made_by: str, overwrit
             file = write(home.path)
             write_text(file, f"{mark}\n{read_text(file)}")
         prepared = prepare(read_study(home.study))
-        run_study(prepared, home, text=read_text(home.study), watch=watch, resume=begun, tell=say)
+        run_study(prepared, home, text=read_text(home.study), watch=watch, count=count, resume=begun, tell=say)
         finish(home)
-    rows = summary_rows(read_json(home.metrics))
-    show_table("test patients", ("model", "concordance", "integrated Brier", "integrated IPA"), rows)
+    metrics = read_json(home.metrics)
+    rows = summary_rows(metrics)
+    show_table(metrics["scored_on"], ("model", "concordance", "integrated Brier", "integrated IPA"), rows)
 
 
 _MADE_BY = "# Made by: "

@@ -1,5 +1,7 @@
 """Value objects and estimators every floor shares (torch and numpy only)."""
 
+from survlens.core.aalen_johansen import CumulativeIncidence as CumulativeIncidence
+from survlens.core.aalen_johansen import cumulative_incidence as cumulative_incidence
 from survlens.core.competing import CompetingRisksPrediction as CompetingRisksPrediction
 from survlens.core.errors import (
     CorruptFileError as CorruptFileError,
@@ -33,6 +35,9 @@ from survlens.core.errors import (
 )
 from survlens.core.grid import EmptyIntervalWarning as EmptyIntervalWarning
 from survlens.core.grid import TimeGrid as TimeGrid
+from survlens.core.nonparametric import (
+    EmptyRiskSetWarning as EmptyRiskSetWarning,
+)
 from survlens.core.nonparametric import (
     Limits as Limits,
 )

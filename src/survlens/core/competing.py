@@ -146,7 +146,7 @@ class CompetingRisksPrediction:
         last = float(self.times[-1])
         if not 0 < horizon <= last * (1 + 1e-12):
             raise InvalidValueError(f"`horizon` must lie in (0, {last:g}] {self.unit}; got {horizon:g}.")
-        inner = self.times[self.times < horizon]
+        inner = self.times[: int((self.times < horizon).sum())]
         ends = torch.cat([inner, inner.new_tensor([horizon])])
         there = self.at(ends)
         width = torch.nn.functional.pad(ends, (1, 0)).diff().to(self.cumulative_incidence.dtype)

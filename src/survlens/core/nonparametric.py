@@ -1,10 +1,15 @@
 """Kaplan-Meier, Nelson-Aalen, censoring weights and the baseline hazard.
 
 Everything is float64 and right-continuous. Heads, scores and figures share these estimators.
+
+All of them honour delayed entry (an instance is at risk in (entry, time]) and weights (an instance counts w times, as
+if it stood there w times). Strata are for models: the curves pool them, and the baseline hazard, which would be wrong
+then, refuses several. For one curve per stratum index the outcome: `kaplan_meier(outcome[outcome.strata() == 2])`.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from enum import Enum
 from statistics import NormalDist
@@ -16,7 +21,12 @@ from torch import Tensor
 
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
+from survlens.core.risk_sets import Counts, counts, log_risk_sets
 from survlens.core.ties import Ties
+
+
+class EmptyRiskSetWarning(UserWarning):
+    """Under delayed entry survival fell to 0 while others were still to come."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +72,8 @@ class SurvivalCurve:
     Attributes:
         times: Every distinct observed time (event or censoring), increasing.
         survival: S at `times`.
-        n_risk: Instances at risk just before each time.
-        n_event: Events at each time.
+        n_risk: Instances at risk just before each time, summed by weight.
+        n_event: Events at each time, summed by weight.
         std_error: Standard error of log S (Greenwood).
         lower: Lower confidence limit of S.
         upper: Upper confidence limit of S.
@@ -118,17 +128,6 @@ def _crossing(times: np.ndarray, survival: np.ndarray, level: float) -> float:
     return float(times[first])
 
 
-def _counts(outcome: SurvivalOutcome) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct times, number at risk just before each, and numbers of events and of censored at each."""
-    time, event = outcome.numpy()
-    order = np.argsort(time)
-    ordered = time[order]
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))[: len(time)]
-    totals = np.diff(starts, append=len(time)).astype(np.float64)
-    events = np.add.reduceat((event[order] > 0).astype(np.float64), starts) if len(time) else totals
-    return ordered[starts], (len(time) - starts).astype(np.float64), events, totals - events
-
-
 def _survival(at_risk: np.ndarray, flagged: np.ndarray) -> np.ndarray:
     """Product over times of 1 - flagged / at risk."""
     with np.errstate(divide="ignore"):
@@ -159,21 +158,46 @@ def _product_limit(
 def kaplan_meier(outcome: SurvivalOutcome, *, confidence: float = 0.95, limits: Limits = Limits.LOG) -> SurvivalCurve:
     """Product-limit estimate S(t) = prod over event times u <= t of (1 - d_u / n_u), any event counting.
 
-    `d_u` are the events at u and `n_u` the instances at risk just before u. Limits are symmetric for log S (the default
-    of R) or for log(-log S). Where S reaches 0 the limits are undefined (NaN).
+    `d_u` are the events at u and `n_u` the instances at risk just before u, both summed by weight. Limits are symmetric
+    for log S (the default of R) or for log(-log S); with weights they are those of rows that stand there w times
+    (Greenwood by weighted counts, R's for whole-numbered case weights). Where S reaches 0 the limits are undefined
+    (NaN). Under delayed entry the first risk sets may be small; where all of one have an event, S is 0 from there on.
 
     Args:
-        outcome: What was observed.
+        outcome: What was observed; strata are pooled.
         confidence: Level of the pointwise limits.
         limits: Scale of the limits.
+
+    Raises:
+        InvalidValueError: If `confidence` lies outside (0, 1).
+
+    Warns:
+        EmptyRiskSetWarning: If S falls to 0 before everybody has entered.
 
     References:
         Kaplan and Meier 1958; Greenwood 1926.
     """
     if not 0 < confidence < 1:
         raise InvalidValueError(f"`confidence` must lie in (0, 1); got {confidence}.")
-    times, at_risk, events, _ = _counts(outcome)
-    return _product_limit(times, at_risk, events, confidence, limits, outcome.unit)
+    found = _event_counts(outcome)
+    return _product_limit(found.times, found.at_risk, found.events, confidence, limits, outcome.unit)
+
+
+def _event_counts(outcome: SurvivalOutcome) -> Counts:
+    """Counts, with a warning where a curve of events falls to 0 for want of others at risk."""
+    found = counts(outcome)
+    if outcome.entry is not None:
+        alone = np.flatnonzero((found.events > 0) & (found.events >= found.at_risk))
+        if len(alone) and alone[0] < len(found.times) - 1:
+            time = found.times[alone[0]]
+            warnings.warn(
+                f"Survival falls to 0 at {time:g} {outcome.unit} and stays there: everybody at risk then had an event, "
+                f"and {int((outcome.time > time).sum())} instances were observed only later. Early risk sets are small "
+                "under delayed entry: estimate survival from a later origin, given survival up to there.",
+                EmptyRiskSetWarning,
+                stacklevel=3,
+            )
+    return found
 
 
 def reverse_kaplan_meier(outcome: SurvivalOutcome, *, confidence: float = 0.95) -> SurvivalCurve:
@@ -184,30 +208,30 @@ def reverse_kaplan_meier(outcome: SurvivalOutcome, *, confidence: float = 0.95) 
     References:
         Schemper and Smith 1996.
     """
-    times, at_risk, events, censored = _counts(outcome)
-    return _product_limit(times, at_risk - events, censored, confidence, Limits.LOG, outcome.unit)
+    found = counts(outcome)
+    return _product_limit(found.times, found.staying, found.censored, confidence, Limits.LOG, outcome.unit)
 
 
 def censoring_survival(outcome: SurvivalOutcome) -> StepCurve:
     """G(t) = P(censoring time > t), by reverse Kaplan-Meier; `.before(t)` is G(t-), which weights cases."""
-    times, at_risk, events, censored = _counts(outcome)
-    return StepCurve(times, _survival(at_risk - events, censored), 1.0, outcome.unit)
+    found = counts(outcome)
+    return StepCurve(found.times, _survival(found.staying, found.censored), 1.0, outcome.unit)
 
 
 def survival_curve(outcome: SurvivalOutcome) -> StepCurve:
-    """S(t) by Kaplan-Meier without its limits, for those who only need the curve."""
-    times, at_risk, events, _ = _counts(outcome)
-    return StepCurve(times, _survival(at_risk, events), 1.0, outcome.unit)
+    """S(t) by Kaplan-Meier without its limits, for those who only need the curve; it warns as `kaplan_meier` does."""
+    found = _event_counts(outcome)
+    return StepCurve(found.times, _survival(found.at_risk, found.events), 1.0, outcome.unit)
 
 
 def nelson_aalen(outcome: SurvivalOutcome) -> StepCurve:
-    """Cumulative hazard H(t) = sum over event times u <= t of d_u / n_u.
+    """Cumulative hazard H(t) = sum over event times u <= t of d_u / n_u, both summed by weight.
 
     References:
         Nelson 1972; Aalen 1978.
     """
-    times, at_risk, events, _ = _counts(outcome)
-    return StepCurve(times, np.cumsum(events / at_risk), 0.0, outcome.unit)
+    found = counts(outcome)
+    return StepCurve(found.times, np.cumsum(found.events / found.at_risk), 0.0, outcome.unit)
 
 
 def breslow_baseline(log_risk: np.ndarray | Tensor, outcome: SurvivalOutcome, *, ties: Ties = Ties.EFRON) -> StepCurve:
@@ -217,10 +241,16 @@ def breslow_baseline(log_risk: np.ndarray | Tensor, outcome: SurvivalOutcome, *,
     = 0 .. d_u - 1 of 1 / (R_u - l / d_u * D_u), with `D_u` the sum over the tied events. Log-risks far from 0 can push
     it out of the range of floats; `log_breslow_baseline` stays finite.
 
+    With weights w every sum is of w exp(log_risk), `d_u` under Breslow is the sum of the events' weights, and under
+    Efron the jump is their mean times the sum over l. With delayed entry the risk set is {entry < u <= time}.
+
     Args:
         log_risk: One value per instance.
-        outcome: What was observed of the same instances, in any order.
+        outcome: What was observed of the same instances, in any order, all of one stratum.
         ties: Rule for equal event times; use the one of the fit.
+
+    Raises:
+        InvalidValueError: If lengths differ, a log-risk is not finite, or there are several strata.
 
     References:
         Breslow 1972; Efron 1977.
@@ -249,25 +279,26 @@ def log_breslow_baseline(
         raise InvalidValueError(f"`log_risk` must have one value per instance; got {score.shape} for {time.shape}.")
     if not np.isfinite(score).all():
         raise InvalidValueError("`log_risk` must be finite. The fit has diverged: lower the learning rate.")
-    # Latest first, and at one time events last: the risk set is all that stands up to the last event of a time.
-    order = np.lexsort((event > 0, -time))
-    running = np.logaddexp.accumulate(score[order]) if len(order) else score
-    events = np.flatnonzero(event[order] > 0)
-    times, deaths = np.unique(time[order][events], return_counts=True)
-    deaths = deaths[::-1]
-    end = deaths.cumsum()
-    log_in_set = running[events[end - 1]]
-    jumps = np.log(deaths) - log_in_set
+    if outcome.stratum is not None and len(numbers := outcome.stratum.unique()) > 1:
+        raise InvalidValueError(
+            f"`outcome` must be of one stratum, as each has its own baseline hazard; got {len(numbers)}. "
+            f"Estimate one after another, as in outcome[outcome.stratum == {int(numbers[0])}]."
+        )
+    if outcome.weight is not None:
+        score = score + outcome.weight.log().cpu().numpy()
+    times, deaths, log_total, others, tied = log_risk_sets(score, outcome)
+    jumps = np.log(deaths) - log_total
     if ties is Ties.EFRON:
         group = np.repeat(np.arange(len(deaths)), deaths)
-        first = events[end - deaths]
-        others = np.where(first > 0, np.exp(running[np.maximum(first - 1, 0)] - log_in_set), 0.0)
-        tied = np.bincount(group, weights=np.exp(score[order][events] - log_in_set[group]), minlength=len(deaths))
-        weight = 1 - (np.arange(len(group)) - (end - deaths)[group]) / deaths[group]
+        part = 1 - (np.arange(len(group)) - (deaths.cumsum() - deaths)[group]) / deaths[group]
         # Q + (1 - l/d) D with Q = R - D: nothing cancels where the tied events are the whole risk set.
-        terms = 1.0 / (others[group] + weight * tied[group])
-        jumps = np.log(np.bincount(group, weights=terms, minlength=len(deaths))) - log_in_set
-    values = np.logaddexp.accumulate(jumps[::-1]) if len(jumps) else jumps
+        terms = 1.0 / (others[group] + part * tied[group])
+        jumps = np.log(np.bincount(group, weights=terms, minlength=len(deaths))) - log_total
+    if outcome.weight is not None:
+        died = event > 0
+        weight = outcome.weight.cpu().numpy()[died]
+        jumps += np.log(np.bincount(np.searchsorted(times, time[died]), weight, minlength=len(times)) / deaths)
+    values = np.logaddexp.accumulate(jumps) if len(jumps) else jumps
     return StepCurve(times, values, -np.inf, outcome.unit)
 
 

@@ -227,7 +227,7 @@ class SurvivalPrediction:
         last = float(self.times[-1])
         if not 0 < horizon <= last * (1 + 1e-12):
             raise InvalidValueError(f"`horizon` must lie in (0, {last:g}] {self.unit}; got {horizon:g}.")
-        inner = self.times[self.times < horizon]
+        inner = self.times[: int((self.times < horizon).sum())]
         ends = torch.cat([inner, inner.new_tensor([horizon])])
         starts = torch.nn.functional.pad(inner, (1, 0))
         width = (ends - starts).to(self.log_survival.dtype)

@@ -18,6 +18,17 @@ def log_survival_from_hazard_logits(logits: Float[Tensor, "instance time"]) -> F
     return torch.nn.functional.logsigmoid(-logits).cumsum(-1)
 
 
+def log_survival_from_pmf_logits(logits: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
+    """Log S_j where the masses are softmax(z_1 .. z_K, 0) and the last is that of everything after the last column.
+
+    S_j = A / (A + D), with A the sum of exp(z_l) over l > j and the tail, and D that over l <= j. So log S_j is
+    logsigmoid(log A - log D): `1 - cumsum` would lose S in its tail, and log A - log(A + D) would lose 1 - S at its
+    start.
+    """
+    later = torch.nn.functional.pad(logits, (0, 1)).flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
+    return torch.nn.functional.logsigmoid(later - logits.logcumsumexp(-1))
+
+
 def previous(log_survival: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
     """The log-survival at the start of each interval, with log S(0) = 0."""
     return torch.nn.functional.pad(log_survival[:, :-1], (1, 0))

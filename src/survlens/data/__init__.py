@@ -4,6 +4,10 @@ from survlens.data.audit import audit as audit
 from survlens.data.audit import covariate_summary as covariate_summary
 from survlens.data.audit import flow as flow
 from survlens.data.audit import follow_up as follow_up
+from survlens.data.augmentation import Augmentation as Augmentation
+from survlens.data.augmentation import AugmentedSource as AugmentedSource
+from survlens.data.bags import BagSource as BagSource
+from survlens.data.bags import JoinedSource as JoinedSource
 from survlens.data.cohort import Cohort as Cohort
 from survlens.data.cohort import concatenate as concatenate
 from survlens.data.dealing import PatientKFold as PatientKFold
@@ -17,6 +21,8 @@ from survlens.data.loaders import TensorSource as TensorSource
 from survlens.data.loaders import subset as subset
 from survlens.data.pixels import Channels as Channels
 from survlens.data.pixels import ImageScaling as ImageScaling
+from survlens.data.prediction_frames import FrameLayout as FrameLayout
+from survlens.data.prediction_frames import prediction_frame as prediction_frame
 from survlens.data.preprocessing import Preprocessing as Preprocessing
 from survlens.data.preprocessing import PreprocessingSettings as PreprocessingSettings
 from survlens.data.preprocessing import Unseen as Unseen
@@ -37,6 +43,7 @@ from survlens.data.splits import external as external
 from survlens.data.splits import holdout as holdout
 from survlens.data.splits import k_fold as k_fold
 from survlens.data.splits import leave_one_site_out as leave_one_site_out
+from survlens.data.splits import site_folds as site_folds
 from survlens.data.splits import validation_part as validation_part
 from survlens.data.table import Covariate as Covariate
 from survlens.data.table import CovariateKind as CovariateKind

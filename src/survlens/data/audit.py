@@ -19,6 +19,7 @@ from survlens.data.findings import finding
 from survlens.data.image_checks import image_findings
 from survlens.data.outcome_checks import RawOutcome, cohort_findings, event_findings, patient_findings, time_findings
 from survlens.data.raster import Reader
+from survlens.data.risk_set_checks import risk_set_findings
 from survlens.data.schema import CohortSchema
 
 
@@ -73,6 +74,7 @@ def _table_findings(frame: pd.DataFrame, schema: CohortSchema, raw: RawOutcome, 
         yield from time_findings(frame, schema)
     if schema.event in frame:
         yield from event_findings(frame, schema)
+    yield from risk_set_findings(frame, schema, raw)
     yield from patient_findings(frame, schema, raw, split)
     if schema.time in frame and schema.event in frame:
         yield from cohort_findings(raw, schema)

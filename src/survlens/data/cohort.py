@@ -13,7 +13,15 @@ import torch
 
 from survlens.core.errors import DataError, InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
-from survlens.data.frames import covariate_columns, groups_of, instance_names, outcome_columns, references
+from survlens.data.frames import (
+    check_optional,
+    covariate_columns,
+    groups_of,
+    instance_names,
+    optional_outcome,
+    outcome_columns,
+    references,
+)
 from survlens.data.raster import ArrayImage, ImageReference, Reader
 from survlens.data.schema import CohortSchema as CohortSchema
 from survlens.data.schema import ZeroTimes as ZeroTimes
@@ -82,10 +90,12 @@ class Cohort:
         rows = np.flatnonzero(keep)
         patient, instance = instance_names(frame, schema, rows)
         table, covariates = covariate_columns(frame, schema, rows)
+        optional = optional_outcome(frame, schema, rows)
+        check_optional(optional, time[keep], schema, rows)
         return cls(
             instance,
             patient,
-            SurvivalOutcome.from_arrays(time[keep], event[keep], schema.unit),
+            SurvivalOutcome.from_arrays(time[keep], event[keep], schema.unit, **optional),
             table,
             covariates,
             references(frame, schema.image, rows, root, reader),
@@ -177,7 +187,7 @@ class Cohort:
         Names are not part of it, only which rows belong together, so no patient can be guessed from it.
         """
         digest = hashlib.sha256(self.outcome.unit.encode())
-        for array in self.outcome.numpy():
+        for array in (*self.outcome.numpy(), *optional_columns(self.outcome).values()):
             digest.update(np.ascontiguousarray(array).tobytes())
         digest.update(pd.factorize(self.patient)[0].astype(np.int64).tobytes())
         for covariate in self.covariates:
@@ -208,12 +218,19 @@ def _as_frame(table: pd.DataFrame | np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(array, columns=pd.Index([f"x{i}" for i in range(array.shape[1])]))
 
 
+def optional_columns(outcome: SurvivalOutcome) -> dict[str, np.ndarray]:
+    """Entries, weights and strata of an outcome as arrays, by name; only those that it has."""
+    named = {"entry": outcome.entry, "weight": outcome.weight, "stratum": outcome.stratum}
+    return {name: column.numpy() for name, column in named.items() if column is not None}
+
+
 def one_outcome_per_patient(patient: np.ndarray, outcome: SurvivalOutcome) -> None:
-    """Raises `DataError` where rows of one patient disagree in time or event."""
+    """Raises `DataError` where rows of one patient disagree in time, event, entry, weight or stratum."""
     time, event = outcome.numpy()
     codes, names = pd.factorize(patient)
     first = np.unique(codes, return_index=True)[1]
-    differs = (time != time[first][codes]) | (event != event[first][codes]) if len(codes) else np.zeros(0, bool)
+    columns = (time, event, *optional_columns(outcome).values())
+    differs = np.logical_or.reduce([column != column[first][codes] for column in columns]) if len(codes) else codes > 0
     if differs.any():
         shown = list(dict.fromkeys(names[codes[differs]]))
         raise DataError(
@@ -237,11 +254,7 @@ def concatenate(first: Cohort, second: Cohort) -> Cohort:
     ):
         if one != other:
             raise DataError(f"two cohorts must agree in `{what}` to be joined; got {one} and {other}. Load both alike.")
-    outcome = SurvivalOutcome(
-        torch.cat([first.outcome.time, second.outcome.time]),
-        torch.cat([first.outcome.event, second.outcome.event]),
-        first.outcome.unit,
-    )
+    outcome = SurvivalOutcome.concatenate([first.outcome, second.outcome])
     instance = np.concatenate([first.instance, second.instance])
     if len(set(instance)) < len(instance):
         instance = np.array([f"{name}/{k}" for k, part in enumerate((first, second)) for name in part.instance], object)

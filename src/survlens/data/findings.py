@@ -15,6 +15,7 @@ class Severity(Enum):
 
     ERROR = "error"
     WARNING = "warning"
+    ADVICE = "advice"
     NOTE = "note"
 
 

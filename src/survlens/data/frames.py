@@ -55,6 +55,57 @@ def outcome_columns(frame: pd.DataFrame, schema: CohortSchema) -> tuple[np.ndarr
     return time, event, ~zero
 
 
+def optional_outcome(frame: pd.DataFrame, schema: CohortSchema, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Entries, weights and strata of the rows that are kept, by the name that an outcome gives them."""
+    found: dict[str, np.ndarray] = {}
+    if schema.entry is not None:
+        entry = numbers_of(frame, schema.entry, rows)
+        found["entry"] = np.where(np.isnan(entry), 0.0, entry)
+    if schema.weight is not None:
+        found["weight"] = numbers_of(frame, schema.weight, rows)
+    if schema.stratum is not None:
+        stratum = numbers_of(frame, schema.stratum, rows)
+        _refuse_rows(~is_stratum(stratum), "hold whole numbers >= 0", schema.stratum, stratum, rows, NUMBER_STRATA)
+        found["stratum"] = stratum.astype(np.int64)
+    return found
+
+
+def check_optional(found: dict[str, np.ndarray], time: np.ndarray, schema: CohortSchema, rows: np.ndarray) -> None:
+    """Raises `DataError` where an entry does not come before its time or a weight is not positive."""
+    if "entry" in found:
+        entry = found["entry"]
+        rule = f"be >= 0 and before `{schema.time}`"
+        _refuse_rows(~is_entry(entry, time), rule, str(schema.entry), entry, rows, LATE)
+    if "weight" in found:
+        weight = found["weight"]
+        _refuse_rows(~is_weight(weight), "be finite and > 0", str(schema.weight), weight, rows, WEIGHTLESS)
+
+
+NUMBER_STRATA = "Number the strata 0, 1, 2 ..."
+LATE = "Who entered later was never at risk: correct or remove these rows."
+WEIGHTLESS = "Remove rows that count nothing."
+
+
+def is_entry(entry: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Whether observation began at 0 or later, and before it ended."""
+    return (entry >= 0) & (entry < time)
+
+
+def is_weight(weight: np.ndarray) -> np.ndarray:
+    """Whether a row counts a finite, positive number of times."""
+    return np.isfinite(weight) & (weight > 0)
+
+
+def is_stratum(stratum: np.ndarray) -> np.ndarray:
+    """Whether a number can name a stratum."""
+    return (stratum >= 0) & (stratum < 2**31) & (np.floor(stratum) == stratum)
+
+
+def _refuse_rows(wrong: np.ndarray, rule: str, column: str, values: np.ndarray, rows: np.ndarray, step: str) -> None:
+    if wrong.any():
+        raise DataError(f"`{column}` must {rule}; got {value_text(values[wrong])} in {row_text(rows[wrong])}. {step}")
+
+
 def instance_names(frame: pd.DataFrame, schema: CohortSchema, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Patients and unique row names."""
     numbers = np.array([str(row + 2) for row in rows], dtype=object)

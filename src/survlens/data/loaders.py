@@ -7,9 +7,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from survlens.core.errors import InvalidValueError
+from survlens.core.inputs import check_inputs, modalities_of, select_rows
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.protocols import Inputs
 from survlens.data.cohort import Cohort
@@ -35,11 +37,26 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class ItemSource(Source, Protocol):
+    """Rows that hold different numbers of items."""
+
+    @property
+    def items(self) -> Int64[Tensor, " instance"]:
+        """Number of items of each row, over all modalities that have several."""
+        ...
+
+    def for_epoch(self, generator: torch.Generator) -> Source:
+        """The same rows with the items that one epoch of training reads."""
+        ...
+
+
 class TensorSource:
     """Rows that are tensors already.
 
     Args:
-        inputs: Tensors by modality, one row per instance.
+        inputs: Tensors by modality, one row per instance; beside them what rows lack and how many items they have, as
+            `survlens.core.inputs` says.
         outcome: Outcome of the same rows.
 
     Raises:
@@ -47,9 +64,9 @@ class TensorSource:
     """
 
     def __init__(self, inputs: Inputs, outcome: SurvivalOutcome) -> None:
-        sizes = {name: int(value.shape[0]) for name, value in inputs.items()} | {"outcome": len(outcome)}
-        if len(set(sizes.values())) > 1:
-            raise InvalidValueError(f"`inputs` and `outcome` must have one number of rows; got {sizes}.")
+        rows = check_inputs(inputs, modalities_of(inputs))
+        if rows != len(outcome):
+            raise InvalidValueError(f"`inputs` and `outcome` must have one number of rows; got {rows}, {len(outcome)}.")
         self.inputs = dict(inputs)
         self.outcome = outcome
 
@@ -59,7 +76,39 @@ class TensorSource:
     def batch(self, indices: Indices) -> tuple[Inputs, SurvivalOutcome]:
         """Inputs and outcome of some rows, in the order asked for."""
         rows = as_rows(indices)
-        return {name: value[rows] for name, value in self.inputs.items()}, self.outcome[rows]
+        return select_rows(self.inputs, rows), self.outcome[rows]
+
+
+class ImageCache:
+    """Decoded images of a cohort: the first rows that fit in memory are kept, the others decoded each time.
+
+    Args:
+        cohort: With images.
+        preprocessing: Fitted on training rows with images.
+        cache_bytes: Memory for decoded images.
+    """
+
+    def __init__(self, cohort: Cohort, preprocessing: Preprocessing, cache_bytes: int) -> None:
+        self._cohort, self._preprocessing = cohort, preprocessing
+        self._shape = preprocessing.image_shape or ()
+        kept = min(len(cohort), cache_bytes // (4 * int(np.prod(self._shape))))
+        self._cache = torch.empty((kept, *self._shape), dtype=torch.float32)
+        self._cached = np.zeros(kept, dtype=bool)
+
+    def at(self, rows: np.ndarray) -> Float32[Tensor, "item channel height width"]:
+        """Images of some rows, counted from 0."""
+        for row in rows[rows < len(self._cached)]:
+            if not self._cached[row]:
+                self._cache[row] = self._preprocessing.image_at(self._cohort, int(row))
+                self._cached[row] = True
+        if (rows < len(self._cached)).all():
+            return self._cache[torch.from_numpy(np.ascontiguousarray(rows))]
+        return torch.stack([
+            self._cache[row]
+            if row < len(self._cached)
+            else self._preprocessing.image_at(self._cohort, int(row))
+            for row in rows
+        ])  # fmt: skip
 
 
 class CohortSource:
@@ -76,10 +125,7 @@ class CohortSource:
         self.preprocessing = preprocessing
         self.outcome = cohort.outcome
         self._table = preprocessing.transform_table(cohort.table) if preprocessing.columns else None
-        shape = preprocessing.image_shape
-        kept = 0 if shape is None else min(len(cohort), cache_bytes // (4 * int(np.prod(shape))))
-        self._cache = torch.empty((kept, *(shape or ())), dtype=torch.float32)
-        self._cached = np.zeros(kept, dtype=bool)
+        self._images = None if preprocessing.image is None else ImageCache(cohort, preprocessing, cache_bytes)
 
     def __len__(self) -> int:
         return len(self.cohort)
@@ -90,22 +136,9 @@ class CohortSource:
         inputs: dict[str, Tensor] = {}
         if self._table is not None:
             inputs["table"] = self._table[rows]
-        if self.preprocessing.image is not None:
-            inputs["image"] = self._images(rows.numpy())
+        if self._images is not None:
+            inputs["image"] = self._images.at(torch.where(rows < 0, rows + len(self), rows).numpy())
         return inputs, self.outcome[rows]
-
-    def _images(self, rows: np.ndarray) -> Tensor:
-        rows = np.where(rows < 0, rows + len(self), rows)
-        for row in rows[rows < len(self._cached)]:
-            if not self._cached[row]:
-                self._cache[row] = self.preprocessing.image_at(self.cohort, int(row))
-                self._cached[row] = True
-        if (rows < len(self._cached)).all():
-            return self._cache[torch.from_numpy(rows)]
-        return torch.stack([
-            self._cache[row] if row < len(self._cached) else self.preprocessing.image_at(self.cohort, int(row))
-            for row in rows
-        ])  # fmt: skip
 
 
 class SubsetSource:
@@ -122,6 +155,19 @@ class SubsetSource:
     def batch(self, indices: Indices) -> tuple[Inputs, SurvivalOutcome]:
         """Inputs and outcome of some rows, in the order asked for."""
         return self.source.batch(self.indices[as_rows(indices)])
+
+    @property
+    def items(self) -> Int64[Tensor, " instance"]:
+        """Number of items of each row; 1 where the source has no rows of several."""
+        if not isinstance(self.source, ItemSource):
+            return torch.ones(len(self), dtype=torch.int64)
+        return self.source.items[self.indices]
+
+    def for_epoch(self, generator: torch.Generator) -> SubsetSource:
+        """The same rows with the items that one epoch of training reads."""
+        if not isinstance(self.source, ItemSource):
+            return self
+        return SubsetSource(self.source.for_epoch(generator), self.indices)
 
 
 def subset(source: Source, indices: Indices) -> SubsetSource:

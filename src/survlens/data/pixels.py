@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -16,17 +16,33 @@ from survlens.data.raster import LUMINANCE, ImageReference
 
 
 class Channels(Enum):
-    """Colour of the images that a model sees."""
+    """Colour of the images that a model sees.
+
+    STAINS: two channels, the amounts of haematoxylin and eosin in a stained tissue section, by colour deconvolution
+    with the stain vectors of Ruifrok and Johnston 2001.
+    """
 
     GREY = "grey"
     RGB = "rgb"
+    STAINS = "stains"
 
 
 class ImageScaling(Enum):
-    """Range of the values that a model sees."""
+    """Range of the values that a model sees.
+
+    UNIT keeps [0, 1]. STANDARDISE gives each channel mean 0 and standard deviation 1 over the training images.
+    EACH_IMAGE does so within each image, which takes away how strongly it was stained or exposed.
+    """
 
     UNIT = "unit"
     STANDARDISE = "standardise"
+    EACH_IMAGE = "each_image"
+
+
+_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+"""Optical density of red, green and blue of haematoxylin, eosin, and the rest (Ruifrok and Johnston 2001)."""
+_UNMIX = np.linalg.inv(_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True))[:, :2].astype(np.float32)
+_DARKEST = 1 / 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +54,10 @@ class ImageEncoding:
         width: Width in pixels.
         channels: Number of channels.
         resize: Whether images of another size are resized, without keeping their proportions; otherwise refused.
-        mean: Training mean of each channel, or empty where values stay in [0, 1].
+        mean: Training mean of each channel, or empty where values stay as they are.
         std: Training standard deviation of each channel, or empty.
+        each: Whether each image is standardised by its own mean and standard deviation.
+        stains: Whether the channels are stains.
     """
 
     height: int
@@ -48,6 +66,8 @@ class ImageEncoding:
     resize: bool
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    each: bool = False
+    stains: bool = False
 
     @staticmethod
     def fit(
@@ -61,12 +81,13 @@ class ImageEncoding:
         if not images:
             raise DataError("training rows must have images; got none. Check the split.")
         found, height, width = images[0].shape()
-        wanted = {None: found, Channels.GREY: 1, Channels.RGB: 3}[channels]
-        plain = ImageEncoding(*(size or (height, width)), wanted, size is not None)
-        if scaling is ImageScaling.UNIT:
+        wanted = {None: found, Channels.GREY: 1, Channels.RGB: 3, Channels.STAINS: 2}[channels]
+        each, stains = scaling is ImageScaling.EACH_IMAGE, channels is Channels.STAINS
+        plain = ImageEncoding(*(size or (height, width)), wanted, size is not None, each=each, stains=stains)
+        if scaling is not ImageScaling.STANDARDISE:
             return plain
         mean, std = _moments(plain.encode(reference.read(), reference.name) for reference in images)
-        return ImageEncoding(plain.height, plain.width, plain.channels, plain.resize, mean, std)
+        return replace(plain, mean=mean, std=std)
 
     def encode(self, image: np.ndarray, name: str = "image") -> Float32[Tensor, "channel height width"]:
         """One image in [0, 1], (channel, height, width), at the size, colour and range of training.
@@ -75,6 +96,11 @@ class ImageEncoding:
             DataError: If it has another size and `resize` is off, or channels that cannot be converted.
         """
         pixels = self._sized(torch.from_numpy(self._coloured(image, name)), name)
+        if self.stains:
+            pixels = _stains(pixels)
+        if self.each:
+            spread = pixels.std((1, 2), keepdim=True, correction=0)
+            return (pixels - pixels.mean((1, 2), keepdim=True)) / torch.where(spread > 0, spread, 1.0)
         if not self.mean:
             return pixels
         mean, std = (torch.tensor(value, dtype=torch.float32)[:, None, None] for value in (self.mean, self.std))
@@ -87,6 +113,10 @@ class ImageEncoding:
 
     def _coloured(self, image: np.ndarray, name: str) -> np.ndarray:
         image = np.ascontiguousarray(image if image.ndim == 3 else image[None], dtype=np.float32)
+        if self.stains:
+            if image.shape[0] == 3:
+                return image
+            raise DataError(f"{name} must have 3 channels to tell stains apart; got {image.shape[0]}.")
         if image.shape[0] == self.channels:
             return image
         if self.channels == 3 and image.shape[0] == 1:
@@ -108,6 +138,12 @@ class ImageEncoding:
             pixels[None], size=(self.height, self.width), mode="bilinear", antialias=True, align_corners=False
         )
         return resized[0].clamp_(0.0, 1.0)
+
+
+def _stains(pixels: Tensor) -> Tensor:
+    """Amounts of haematoxylin and eosin: -log of the light let through, unmixed."""
+    density = -torch.log(pixels.clamp(min=_DARKEST))
+    return torch.einsum("chw,cs->shw", density, torch.from_numpy(_UNMIX))
 
 
 def _moments(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -36,8 +36,9 @@ class PreprocessingSettings:
 
     Attributes:
         image_size: Side, or (height, width), that images are resized to; None keeps the size and refuses any other.
-        channels: GREY or RGB; None keeps what the first training image has.
-        image_scaling: UNIT keeps [0, 1]; STANDARDISE gives each channel training mean 0 and standard deviation 1.
+        channels: GREY, RGB or STAINS; None keeps what the first training image has.
+        image_scaling: UNIT keeps [0, 1]; STANDARDISE gives each channel training mean 0 and standard deviation 1;
+            EACH_IMAGE does so within each image.
         unseen: What happens to a category that training rows did not have.
         scale_table: Whether numbers get training mean 0 and standard deviation 1.
         mask_channel: Whether the mask is added to the image as a last channel of 0 and 1.

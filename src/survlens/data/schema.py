@@ -11,6 +11,8 @@ import pandas as pd
 from survlens.core.errors import DataError, UsageError
 from survlens.data.columns import nearest
 
+_SINGLE = ("time", "event", "patient", "image", "mask", "instance", "entry", "weight")
+
 
 class ZeroTimes(Enum):
     """What happens to rows whose time is 0."""
@@ -32,6 +34,9 @@ class CohortSchema:
         image: Column of image paths.
         mask: Column of mask paths.
         instance: Column of unique row names; made from the patient where it is None.
+        entry: Column of the time at which observation began (delayed entry); empty cells are 0.
+        weight: Column of how often a patient counts, > 0.
+        stratum: Column of the stratum, a whole number >= 0; risk sets stay within a stratum.
         numeric: Covariates that are numbers, also 0 and 1.
         categorical: Covariates that are names.
         ordered: Covariates with ordered levels, lowest first.
@@ -53,6 +58,9 @@ class CohortSchema:
     image: str | None = None
     mask: str | None = None
     instance: str | None = None
+    entry: str | None = None
+    weight: str | None = None
+    stratum: str | None = None
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     ordered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -82,7 +90,8 @@ class CohortSchema:
             raise UsageError(f"`event_values` must map to 0 (censored) or 1 (event); got {dict(self.event_values)}.")
 
     def _check_roles(self) -> None:
-        single = [self.time, self.event, self.patient, self.image, self.mask, self.instance]
+        outcome = [self.time, self.event, self.entry, self.weight]
+        single = [*outcome, self.patient, self.image, self.mask, self.instance]
         exclusive = [name for name in single if name is not None] + list(self.covariates)
         twice = sorted({name for name in exclusive if exclusive.count(name) > 1} - {self._shared_name()})
         if twice:
@@ -100,7 +109,7 @@ class CohortSchema:
     @property
     def columns(self) -> dict[str, str]:
         """Every column that is used, and the setting that names it."""
-        single = ("time", "event", "patient", "image", "mask", "instance", "site", "date", "split")
+        single = (*_SINGLE, "stratum", "site", "date", "split")
         named = {getattr(self, role): role for role in single if getattr(self, role) is not None}
         several = {name: role for role in ("numeric", "categorical", "ordered", "keep") for name in getattr(self, role)}
         return several | named

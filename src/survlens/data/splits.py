@@ -263,6 +263,35 @@ def leave_one_site_out(cohort: Cohort, column: str) -> Splits:
     )
 
 
+def site_folds(cohort: Cohort, column: str, *, folds: int, seed: int) -> Splits:
+    """Folds of whole sites: nobody is tested who was treated where a training patient was.
+
+    What a model knows of a site (its stains, scanners, referral) does not help it here. Sites are dealt so that the
+    folds have about equal shares of events.
+
+    Args:
+        cohort: The cohort.
+        column: Kept column that names the site of each row.
+        folds: Number of folds, at least 2.
+        seed: Seed of the shuffle.
+
+    Raises:
+        DataError: If there are fewer sites than folds.
+        LeakageError: If one patient has rows at two sites.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    words = _column(cohort, column)
+    sites = len(set(words))
+    if folds < 2 or sites < folds:
+        raise DataError(f"`folds` must lie in 2 .. {sites}, the number of sites in {column!r}; got {folds}.")
+    event = (cohort.outcome.numpy()[1] > 0).astype(int)
+    dealt = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(event, event, groups=words)
+    splits = [Split(train, None, test, f"sites {k + 1}") for k, (train, test) in enumerate(dealt)]
+    warn_about_events(cohort.outcome, {split.name: split.test for split in splits})
+    return _checked(cohort, splits)
+
+
 def external(cohort: Cohort, other: Cohort) -> tuple[Cohort, Splits]:
     """Trains on one cohort and tests on another: both as one cohort, and the split between them.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -14,7 +14,7 @@ from survlens.core.nonparametric import survival_curve
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction, Times
 from survlens.core.score import Category, Direction, Score
-from survlens.evaluate.alignment import check_predicted, check_prediction
+from survlens.evaluate.alignment import check_predicted, check_prediction, check_scored, counted
 from survlens.evaluate.censoring import CensoringModel
 from survlens.evaluate.squared_errors import WeightedRows, trapezoid_weights
 
@@ -40,6 +40,8 @@ class BrierCurve:
         null_values: Brier score of the Kaplan-Meier curve of the rows that `null_model` names.
         unit: Unit of time.
         null_model: Which rows the null model was fitted on.
+        counts: Rows and events scored, for the settings of the scores.
+        cause: The cause whose incidence was scored, or None where any event counts.
     """
 
     times: np.ndarray
@@ -47,6 +49,8 @@ class BrierCurve:
     null_values: np.ndarray
     unit: str
     null_model: NullModel
+    counts: Mapping[str, float | int | str] = field(default_factory=dict)
+    cause: int | None = None
 
     @property
     def ipa(self) -> np.ndarray:
@@ -65,16 +69,15 @@ class BrierCurve:
 
     def integrated(self) -> Score:
         """Trapezoidal integral of the Brier score over `times`, divided by their range."""
-        return Score(
-            "integrated_brier_score", self._mean(self.values), None, Direction.LOWER, *self._integral_settings()
-        )
+        name = self._named("integrated_brier_score")
+        return Score(name, self._mean(self.values), None, Direction.LOWER, *self._integral_settings())
 
     def integrated_ipa(self) -> Score:
         """1 - integrated Brier score / that of the null model, over `times`."""
         null = self._mean(self.null_values)
         category, settings = self._integral_settings()
-        settings |= {"null_model": f"Kaplan-Meier of the {self.null_model.value} rows"}
-        name = "integrated_index_of_prediction_accuracy"
+        settings |= {"null_model": self._null()}
+        name = self._named("integrated_index_of_prediction_accuracy")
         if not null > 0:
             settings |= {"undefined": "the null model is never wrong: no events up to the last time"}
             return Score(name, float("nan"), None, Direction.HIGHER, category, settings)
@@ -88,7 +91,7 @@ class BrierCurve:
         return float(trapezoid_weights(self.times) @ values)
 
     def _integral_settings(self) -> tuple[Category, dict[str, float | int | str]]:
-        return Category.ACCURACY, {
+        return Category.ACCURACY, self._counts() | {
             "from": float(self.times[0]),
             "horizon": float(self.times[-1]),
             "unit": self.unit,
@@ -102,15 +105,25 @@ class BrierCurve:
         if not found.size:
             raise InvalidValueError(f"`time` must be one of the curve's times {self.times.tolist()}; got {time:g}.")
         value = float(values[found[0]])
-        settings: dict[str, float | int | str] = {
+        settings = self._counts() | {
             "horizon": float(time),
             "unit": self.unit,
             "censoring_model": _CENSORING,
-            "null_model": f"Kaplan-Meier of the {self.null_model.value} rows",
+            "null_model": self._null(),
         }
         if np.isnan(value):
             settings["undefined"] = "no event up to this time"
-        return Score(name, value, None, direction, Category.ACCURACY, settings)
+        return Score(self._named(name), value, None, direction, Category.ACCURACY, settings)
+
+    def _counts(self) -> dict[str, float | int | str]:
+        return dict(self.counts) | ({} if self.cause is None else {"cause": self.cause})
+
+    def _named(self, name: str) -> str:
+        return name if self.cause is None else f"{name}_of_cause"
+
+    def _null(self) -> str:
+        estimate = "Kaplan-Meier" if self.cause is None else "Aalen-Johansen"
+        return f"{estimate} of the {self.null_model.value} rows"
 
 
 _CENSORING = "Kaplan-Meier of the training rows; events 1 / G(T-), survivors 1 / G(t)"
@@ -143,11 +156,12 @@ def brier_score(
     References:
         Graf, Schmoor, Sauerbrei and Schumacher 1999; Gerds and Schumacher 2006; Kattan and Gerds 2018.
     """
-    rows = _rows(prediction, outcome, _as_array(times), training)
+    rows = _rows(prediction, outcome, as_times(times), training)
     null = survival_curve(training if null_model is NullModel.TRAINING else outcome).at(rows.times)
     by_time = rows.sums_by_time(prediction)
     null_by_time = rows.null_sums(null[None], np.ones((1, len(outcome))))[0]
-    return BrierCurve(rows.times, by_time / len(outcome), null_by_time / len(outcome), outcome.unit, null_model)
+    n = len(outcome)
+    return BrierCurve(rows.times, by_time / n, null_by_time / n, outcome.unit, null_model, counted(outcome))
 
 
 def integrated_brier_score(
@@ -171,7 +185,7 @@ def integrated_brier_score(
     Raises:
         InvalidValueError: As `brier_score`; also if `times` and `horizon` are both given.
     """
-    grid = _grid(outcome, training, times, horizon)
+    grid = integral_grid(outcome, training, times, horizon)
     return brier_score(prediction, outcome, grid, training=training).integrated()
 
 
@@ -189,7 +203,7 @@ def integrated_ipa(
     References:
         Kattan and Gerds 2018.
     """
-    grid = _grid(outcome, training, times, horizon)
+    grid = integral_grid(outcome, training, times, horizon)
     return brier_score(prediction, outcome, grid, training=training, null_model=null_model).integrated_ipa()
 
 
@@ -202,7 +216,7 @@ def reweighted_integrated_brier_score(
     horizon: float | None = None,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function from multiplicities (draw, instance) to `integrated_brier_score` of each draw, on one grid for all."""
-    rows = _rows(prediction, outcome, _grid(outcome, training, times, horizon), training)
+    rows = _rows(prediction, outcome, integral_grid(outcome, training, times, horizon), training)
     by_row = rows.sums_by_row(prediction, trapezoid_weights(rows.times))
     return lambda weights: weights @ by_row / weights.sum(1)
 
@@ -217,7 +231,7 @@ def reweighted_integrated_ipa(
     null_model: NullModel = NullModel.TEST,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function from multiplicities (draw, instance) to `integrated_ipa` of each draw, on one grid for all."""
-    rows = _rows(prediction, outcome, _grid(outcome, training, times, horizon), training)
+    rows = _rows(prediction, outcome, integral_grid(outcome, training, times, horizon), training)
     average = trapezoid_weights(rows.times)
     by_row = rows.sums_by_row(prediction, average)
     fixed = survival_curve(training).at(rows.times)[None]
@@ -234,24 +248,27 @@ def _rows(
     prediction: SurvivalPrediction, outcome: SurvivalOutcome, times: np.ndarray, training: SurvivalOutcome
 ) -> WeightedRows:
     check_prediction(prediction, outcome)
+    check_scored(outcome)
     model = CensoringModel.fit(training, outcome)
     asked = model.check_times(times, outcome)
     check_predicted(prediction, asked)
     return WeightedRows.of(outcome, asked, model)
 
 
-def _as_array(times: Times) -> np.ndarray:
+def as_times(times: Times) -> np.ndarray:
+    """Times as a float64 vector."""
     array = times.detach().cpu().numpy() if isinstance(times, torch.Tensor) else np.asarray(times)
     return np.atleast_1d(array.astype(np.float64))
 
 
-def _grid(
+def integral_grid(
     outcome: SurvivalOutcome, training: SurvivalOutcome, times: Times | None, horizon: float | None
 ) -> np.ndarray:
+    """Times over which an integrated score is taken: `times`, or every distinct time of `outcome` up to `horizon`."""
     if times is not None:
         if horizon is not None:
             raise InvalidValueError("`times` and `horizon` must not both be given. Cut `times` at the horizon instead.")
-        return _as_array(times)
+        return as_times(times)
     model = CensoringModel.fit(training, outcome)
     end = model.last_scored(outcome) if horizon is None else float(horizon)
     observed = np.unique(outcome.numpy()[0])

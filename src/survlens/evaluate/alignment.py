@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
@@ -41,7 +42,7 @@ def aligned_risk(risk: RiskLike, outcome: SurvivalOutcome) -> np.ndarray:
     return array
 
 
-def check_prediction(prediction: SurvivalPrediction, outcome: SurvivalOutcome) -> None:
+def check_prediction(prediction: SurvivalPrediction | CompetingRisksPrediction, outcome: SurvivalOutcome) -> None:
     """Refuses a prediction of other rows, or in another unit, than `outcome`."""
     if len(prediction) != len(outcome):
         raise InvalidValueError(
@@ -51,7 +52,7 @@ def check_prediction(prediction: SurvivalPrediction, outcome: SurvivalOutcome) -
     check_unit("prediction", prediction.unit, outcome)
 
 
-def check_predicted(prediction: SurvivalPrediction, times: np.ndarray) -> None:
+def check_predicted(prediction: SurvivalPrediction | CompetingRisksPrediction, times: np.ndarray) -> None:
     """Refuses times past the last knot of `prediction`."""
     last = float(prediction.times[-1])
     if len(times) and times[-1] > last * (1 + 1e-12):
@@ -99,6 +100,86 @@ class CurveReader:
 def log_survival_at(prediction: SurvivalPrediction, times: np.ndarray) -> Tensor:
     """Log S (instance, time) of all rows in float64, as `CurveReader` reads it; do not write into it."""
     return torch.from_numpy(CurveReader.of(prediction, times).read(slice(None)))
+
+
+def incidence_at(
+    prediction: CompetingRisksPrediction, outcome: SurvivalOutcome, cause: int, times: np.ndarray
+) -> np.ndarray:
+    """F of `cause` (instance, time) in float64; stored columns are read where they hold the answer.
+
+    Raises:
+        InvalidValueError: If `prediction` is of other rows or another unit, or does not reach the times.
+    """
+    check_prediction(prediction, outcome)
+    check_predicted(prediction, times)
+    knots = prediction.times.detach().cpu().numpy()
+    asked = times.astype(knots.dtype)
+    column = np.searchsorted(knots, asked, side="right") - 1
+    exact = bool((column >= 0).all()) and bool((knots[np.maximum(column, 0)] == asked).all())
+    if not exact and prediction.interpolation is not Interpolation.STEP:
+        return prediction.at(asked).incidence(cause).detach().cpu().double().numpy()
+    stored = prediction.incidence(cause).detach().cpu().numpy()
+    chosen = stored[:, np.maximum(column, 0)].astype(np.float64)
+    chosen[:, column < 0] = 0.0
+    return chosen
+
+
+def own_log_survival(prediction: SurvivalPrediction, time: np.ndarray) -> np.ndarray:
+    """Log S_i(T_i): of each row its own curve at its own time, within the predicted range, in float64."""
+    knots = np.append(0.0, prediction.times.detach().cpu().numpy())
+    stored = prediction.log_survival.detach().cpu().numpy()
+    rows = np.arange(len(time))
+
+    def value(knot: np.ndarray) -> np.ndarray:
+        return np.where(knot > 0, stored[rows, np.maximum(knot - 1, 0)].astype(np.float64), 0.0)
+
+    if prediction.interpolation is Interpolation.STEP:
+        return value(np.searchsorted(knots, time.astype(knots.dtype), side="right") - 1)
+    right = np.clip(np.searchsorted(knots, time, side="left"), 1, len(knots) - 1)
+    start, end = value(right - 1), value(right)
+    share = np.minimum((time - knots[right - 1]) / (knots[right] - knots[right - 1]), 1.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if prediction.interpolation is Interpolation.EXPONENTIAL:
+            between = start + share * (end - start)
+        else:
+            between = start + np.log1p(share * np.expm1(end - start))
+    return np.where((share >= 1) | np.isinf(start), end, between)
+
+
+def check_scored(
+    outcome: SurvivalOutcome, name: str = "outcome", *, weights: bool = False, entries: bool = False
+) -> None:
+    """The one door for what a score cannot honour: delayed entries and weights, unless the score takes them.
+
+    Strata pass and are ignored: they say which rows share a baseline while a model is fitted, and a score compares or
+    averages all rows whatever baseline their prediction came from.
+
+    Args:
+        outcome: What a score was given.
+        name: Argument it came as.
+        weights: Whether the score counts each row `weight` times.
+        entries: Whether the score counts rows as at risk from their entry on.
+
+    Raises:
+        InvalidValueError: If `outcome` has a delayed entry, or has weights, that the score would not use.
+    """
+    if not entries and outcome.entry is not None and bool((outcome.entry > 0).any()):
+        late = int((outcome.entry > 0).sum())
+        raise InvalidValueError(
+            f"`{name}` must be followed from the origin to be scored; got {late} rows with a delayed entry. "
+            "Score rows without one: pairs and censoring weights are not defined for lives seen only from their entry."
+        )
+    if not weights and outcome.weight is not None and bool((outcome.weight != outcome.weight[:1]).any()):
+        raise InvalidValueError(
+            f"`{name}` must have equal weights for this score; "
+            f"got weights from {float(outcome.weight.min()):g} to {float(outcome.weight.max()):g}. "
+            "Leave the weights out, or use a concordance, an AUC or a decision curve, which honour them."
+        )
+
+
+def counted(outcome: SurvivalOutcome) -> dict[str, float | int | str]:
+    """Rows, events and unit that a score was computed from, for its settings."""
+    return {"n": len(outcome), "n_events": outcome.n_events, "unit": outcome.unit}
 
 
 def check_unit(name: str, unit: str, outcome: SurvivalOutcome) -> None:

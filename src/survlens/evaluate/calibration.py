@@ -11,9 +11,10 @@ from survlens.core.nonparametric import Limits, breslow_baseline, kaplan_meier
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction
 from survlens.core.score import Category, Direction, Interval, Score
-from survlens.evaluate.alignment import check_predicted, check_prediction, log_survival_at
+from survlens.evaluate.alignment import check_predicted, check_prediction, check_scored, counted, log_survival_at
 from survlens.evaluate.calibration_fit import fit_cox
 
+_LIKELIHOOD = "in the likelihood of the Cox model"
 _Z = 1.959963984540054
 _FEWEST_EVENTS = 5
 """Events needed for each parameter of a calibration model."""
@@ -39,13 +40,18 @@ class CalibrationCurve:
 
     def ici(self) -> Score:
         """Integrated calibration index: mean distance between observed and predicted risk."""
-        distance = np.abs(self.observed - self.predicted) if self.observed.size else np.empty(0)
-        return self._score("integrated_calibration_index", float(distance.mean()) if distance.size else float("nan"))
+        return self._score("integrated_calibration_index", float(self._distance().mean()))
 
     def quantile(self, share: float) -> Score:
         """Distance not exceeded by a `share` of rows: 0.5 is E50, 0.9 is E90."""
-        distance = np.abs(self.observed - self.predicted) if self.observed.size else np.array([np.nan])
-        return self._score(f"calibration_error_e{round(100 * share)}", float(np.quantile(distance, share)))
+        return self._score(f"calibration_error_e{round(100 * share)}", float(np.quantile(self._distance(), share)))
+
+    def maximum(self) -> Score:
+        """Largest distance between observed and predicted risk, over the rows."""
+        return self._score("calibration_error_maximum", float(self._distance().max()))
+
+    def _distance(self) -> np.ndarray:
+        return np.abs(self.observed - self.predicted) if self.observed.size else np.array([np.nan])
 
     def _score(self, name: str, value: float) -> Score:
         return Score(name, value, None, Direction.LOWER, Category.CALIBRATION, self.settings)
@@ -117,7 +123,8 @@ def calibration_slope(prediction: SurvivalPrediction, outcome: SurvivalOutcome, 
         Cox 1958; van Houwelingen 2000; Royston and Altman 2013.
     """
     risk = _predicted_risk(prediction, outcome, horizon)
-    settings = _settings(outcome, horizon) | {"model": "Cox on log(-log S), follow-up cut at the horizon", "target": 1}
+    settings = _settings(outcome, horizon) | {"target": 1}
+    settings |= {"model": "Cox on log(-log S), follow-up cut at the horizon", "censoring_model": _LIKELIHOOD}
     name = "calibration_slope"
     cut = _cut(outcome, horizon)
     position = _cloglog(risk)
@@ -152,7 +159,8 @@ def calibration_curve(prediction: SurvivalPrediction, outcome: SurvivalOutcome, 
     settings = _settings(outcome, horizon) | {
         "model": "Cox on a restricted cubic spline of log(-log S), follow-up cut at the horizon",
         "knots": 3 if design.shape[1] == 2 else 0,
-        "n_events": cut.n_events,
+        "events_to_horizon": cut.n_events,
+        "censoring_model": _LIKELIHOOD,
     }
     reason = _undefined(position, cut, design.shape[1])
     fit = None if reason else fit_cox(design, cut)
@@ -167,6 +175,35 @@ def calibration_curve(prediction: SurvivalPrediction, outcome: SurvivalOutcome, 
 def integrated_calibration_index(prediction: SurvivalPrediction, outcome: SurvivalOutcome, horizon: float) -> Score:
     """Mean distance between smooth observed and predicted risk at the horizon (`calibration_curve`), in probability."""
     return calibration_curve(prediction, outcome, horizon).ici()
+
+
+def calibration_error_e50(prediction: SurvivalPrediction, outcome: SurvivalOutcome, horizon: float) -> Score:
+    """Median distance between smooth observed and predicted risk at the horizon (`calibration_curve`), in probability.
+
+    References:
+        Austin, Harrell and van Klaveren 2020.
+    """
+    return calibration_curve(prediction, outcome, horizon).quantile(0.5)
+
+
+def calibration_error_e90(prediction: SurvivalPrediction, outcome: SurvivalOutcome, horizon: float) -> Score:
+    """Distance between smooth observed and predicted risk that 90 % of rows do not exceed (`calibration_curve`).
+
+    References:
+        Austin, Harrell and van Klaveren 2020.
+    """
+    return calibration_curve(prediction, outcome, horizon).quantile(0.9)
+
+
+def calibration_error_maximum(prediction: SurvivalPrediction, outcome: SurvivalOutcome, horizon: float) -> Score:
+    """Largest distance between smooth observed and predicted risk over the rows (`calibration_curve`).
+
+    It is read where the fewest rows are, so it is the least certain of the four.
+
+    References:
+        Austin, Harrell and van Klaveren 2020.
+    """
+    return calibration_curve(prediction, outcome, horizon).maximum()
 
 
 def grouped_calibration(
@@ -206,6 +243,7 @@ def _group(risk: np.ndarray, outcome: SurvivalOutcome, horizon: float) -> Calibr
 
 def _predicted_risk(prediction: SurvivalPrediction, outcome: SurvivalOutcome, horizon: float) -> np.ndarray:
     check_prediction(prediction, outcome)
+    check_scored(outcome)
     if not len(outcome):
         raise InvalidValueError("`outcome` must hold at least one row; got none.")
     last = float(outcome.time.max())
@@ -220,7 +258,7 @@ def _predicted_risk(prediction: SurvivalPrediction, outcome: SurvivalOutcome, ho
 
 
 def _settings(outcome: SurvivalOutcome, horizon: float) -> dict[str, float | int | str]:
-    return {"horizon": float(horizon), "unit": outcome.unit, "n": len(outcome)}
+    return counted(outcome) | {"horizon": float(horizon), "censoring_model": "Kaplan-Meier of the scored rows"}
 
 
 def _cut(outcome: SurvivalOutcome, horizon: float) -> SurvivalOutcome:

@@ -9,7 +9,7 @@ import numpy as np
 from survlens.core.errors import InvalidValueError
 from survlens.core.nonparametric import StepCurve, censoring_survival
 from survlens.core.outcome import SurvivalOutcome
-from survlens.evaluate.alignment import check_unit
+from survlens.evaluate.alignment import check_scored, check_unit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +34,7 @@ class CensoringModel:
                 f"`training` and `outcome` must hold at least one row; got {len(training)} and {len(outcome)}."
             )
         check_unit("training", training.unit, outcome)
+        check_scored(training, "training", weights=True)
         curve = censoring_survival(training)
         gone = np.flatnonzero(curve.values <= 0)
         vanishes = float(curve.times[gone[0]]) if gone.size else float("inf")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
-import torch
 
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
-from survlens.core.prediction import Interpolation, SurvivalPrediction
+from survlens.core.prediction import SurvivalPrediction
 from survlens.core.score import Interval, Score
-from survlens.evaluate.alignment import RiskLike, aligned_risk, check_horizon, check_prediction, log_survival_at
+from survlens.evaluate.alignment import (
+    RiskLike,
+    aligned_risk,
+    check_horizon,
+    check_prediction,
+    check_scored,
+    counted,
+)
 from survlens.evaluate.censoring import CensoringModel
+from survlens.evaluate.curve_columns import columns_at_events
 from survlens.evaluate.pair_counts import (
     SortedRows,
     concordance_of_draws,
@@ -23,11 +30,15 @@ from survlens.evaluate.pair_counts import (
     dense_rank,
     sort_rows,
     tied_event_pairs,
+    wins_over_time,
 )
 
 _TIES = "equal risks count one half; equal times are comparable if one is censored"
-_BLOCK = 1 << 22
-"""Survival values held at once by Antolini's concordance."""
+_RISK = "the given number per row, higher is worse"
+_MANY = 200
+"""Events reading one knot from which ranking all rows once is cheaper than comparing them with each event."""
+_EVENTS = 128
+"""Events whose comparisons are held at once while draws are weighted."""
 
 
 def concordance_index(
@@ -41,24 +52,26 @@ def concordance_index(
 
     Args:
         risk: One number per row of `outcome`, higher is worse; compared exactly, without a tolerance.
-        outcome: What was observed.
+        outcome: What was observed; with weights, a pair counts the product of its two.
         horizon: Events after it count as censored.
         confidence: Level of an interval from the infinitesimal jackknife (value -+ z * std_error, cut at 0 and 1), with
-            the standard error in the settings; rows count as independent, so use `bootstrap` for clustered patients.
+            the standard error in the settings; rows count as independent, so use `bootstrap` for clustered patients,
+            and for weighted rows.
 
     Returns:
         The score; NaN with `settings["undefined"]` where no pair is comparable.
 
     Raises:
-        InvalidValueError: If lengths differ or a risk is NaN.
+        InvalidValueError: If lengths differ, a risk is NaN, rows enter late, or weights come with a `confidence`.
 
     References:
         Harrell, Califf, Pryor, Lee and Rosati 1982; Therneau and Watson 2015.
     """
+    check_scored(outcome, weights=True)
     rows = sort_rows(outcome, check_horizon(horizon))
-    settings: dict[str, float | int | str] = {"ties": _TIES, "horizon": "none" if horizon is None else float(horizon)}
-    ones = np.ones(len(outcome))
-    return _from_pairs("concordance_index", aligned_risk(risk, outcome), rows, ones, settings, confidence)
+    settings = _settings(outcome, horizon) | {"risk": _RISK}
+    factor, weight = np.ones(len(outcome)), _weights(outcome, rows)
+    return _from_pairs("concordance_index", aligned_risk(risk, outcome), rows, factor, weight, settings, confidence)
 
 
 def concordance_index_ipcw(
@@ -88,14 +101,16 @@ def concordance_index_ipcw(
     References:
         Uno, Cai, Pencina, D'Agostino and Wei 2011.
     """
+    check_scored(outcome, weights=True)
     rows = sort_rows(outcome, check_horizon(horizon))
-    settings: dict[str, float | int | str] = {
-        "ties": _TIES,
-        "horizon": "none" if horizon is None else float(horizon),
+    settings = _settings(outcome, horizon) | {
+        "risk": _RISK,
         "censoring_model": "Kaplan-Meier of the training rows, weight 1 / G(T-)^2",
     }
-    factor = _ipcw_factor(rows, outcome, training)
-    return _from_pairs("concordance_index_ipcw", aligned_risk(risk, outcome), rows, factor, settings, confidence)
+    factor, weight = _ipcw_factor(rows, outcome, training), _weights(outcome, rows)
+    return _from_pairs(
+        "concordance_index_ipcw", aligned_risk(risk, outcome), rows, factor, weight, settings, confidence
+    )
 
 
 def concordance_index_antolini(
@@ -103,55 +118,125 @@ def concordance_index_antolini(
 ) -> Score:
     """Time-dependent concordance: the share of comparable pairs with S_i(T_i) < S_j(T_i), i being the earlier event.
 
-    Equal survival counts one half. Pairs are comparable as in `concordance_index`. Cost: n times the events, in blocks.
+    Equal survival counts one half; the original definition counts it as discordant. Pairs are comparable as in
+    `concordance_index`. Curves are compared by log S, in which survival near 0 and 1 stays apart. Cost: n times the
+    events; where many events read one knot of a step prediction, n log n for each such knot.
 
     Args:
         prediction: Survival curves of the rows of `outcome`.
-        outcome: What was observed.
+        outcome: What was observed; with weights, a pair counts the product of its two.
         horizon: Events after it count as censored.
 
     Raises:
-        InvalidValueError: If an event up to `horizon` lies past the last knot of `prediction`.
+        InvalidValueError: If an event up to `horizon` lies past the last knot of `prediction`, or rows enter late.
 
     References:
         Antolini, Boracchi and Biganzoli 2005.
     """
-    check_prediction(prediction, outcome)
-    rows = sort_rows(outcome, check_horizon(horizon))
-    settings: dict[str, float | int | str] = {
+    rows = _rows_over_time(prediction, outcome, horizon)
+    settings = _settings(outcome, horizon) | {
         "ties": _TIES.replace("risks", "survival probabilities"),
-        "horizon": "none" if horizon is None else float(horizon),
+        "risk": "1 - S(T) at the time T of the earlier event of each pair",
     }
-    counts = np.zeros(3, dtype=np.int64)
-    for survival, cases, columns in _survival_blocks(prediction, rows):
-        counts += np.array(count_pairs_over_time(survival, cases, columns, rows.tail), dtype=np.int64)
+    weight = _weights(outcome, rows)
+    counts = np.zeros(3)
+    for survival, cases, columns in columns_at_events(prediction, rows):
+        counts += _count_block(survival, cases, columns, rows, weight)
     return _score("concordance_index_antolini", tuple(counts.tolist()), settings)
+
+
+def reweighted_concordance_antolini(
+    prediction: SurvivalPrediction, outcome: SurvivalOutcome, *, horizon: float | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from multiplicities (draw, instance) to `concordance_index_antolini` of each draw.
+
+    With A the matrix of wins (event, instance), a draw of multiplicities w has w' A w wins: one product of matrices
+    serves all draws, so a thousand draws cost little more than reading the curves a few times. Multiplicities are whole
+    numbers and wins halves, which float32 holds exactly; weights are not, and are kept in float64.
+    """
+    rows = _rows_over_time(prediction, outcome, horizon)
+    own = _weights(outcome, rows)
+    kind = np.float32 if (own == 1).all() else np.float64
+
+    def concordance(weights: np.ndarray) -> np.ndarray:
+        drawn = weights[:, rows.order] * own
+        partners = np.append(np.cumsum(drawn[:, ::-1], axis=1)[:, ::-1], np.zeros((len(drawn), 1)), axis=1)
+        events = np.flatnonzero(rows.event)
+        pairs = (drawn[:, events] * partners[:, rows.tail[events]]).sum(1)
+        columns_of_draws = np.ascontiguousarray(drawn.T, dtype=kind)
+        won = np.zeros(len(drawn))
+        wins = np.empty((_EVENTS, len(rows.time)), dtype=kind)
+        for survival, cases, columns in columns_at_events(prediction, rows):
+            for start in range(0, len(cases), _EVENTS):
+                part = slice(start, start + _EVENTS)
+                chosen = cases[part]
+                wins_over_time(survival, chosen, columns[part], rows.tail, wins)
+                won += np.einsum("ed,de->d", wins[: len(chosen)] @ columns_of_draws, drawn[:, chosen])
+        return np.divide(won, pairs, out=np.full(len(drawn), np.nan), where=pairs > 0)
+
+    return concordance
+
+
+def _rows_over_time(prediction: SurvivalPrediction, outcome: SurvivalOutcome, horizon: float | None) -> SortedRows:
+    check_prediction(prediction, outcome)
+    check_scored(outcome, weights=True)
+    return sort_rows(outcome, check_horizon(horizon))
+
+
+def _count_block(
+    survival: np.ndarray, cases: np.ndarray, columns: np.ndarray, rows: SortedRows, weight: np.ndarray
+) -> np.ndarray:
+    """Concordant, discordant and tied pairs of the events of one block of columns."""
+    counts = np.zeros(3)
+    readers = np.bincount(columns, minlength=len(survival))
+    for column in np.flatnonzero(readers >= _MANY):
+        rank, ranks = dense_rank(-survival[column])
+        factor = np.zeros(len(weight))
+        factor[cases[columns == column]] = weight[cases[columns == column]]
+        counts += np.array(count_pairs(rank, ranks, rows.event, rows.tail, factor, weight))
+    few = readers[columns] < _MANY
+    return counts + np.array(count_pairs_over_time(survival, cases[few], columns[few], rows.tail, weight))
 
 
 def reweighted_concordance(
     risk: RiskLike, outcome: SurvivalOutcome, *, horizon: float | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function from multiplicities (draw, instance) to `concordance_index` of each draw; sorts once."""
+    check_scored(outcome, weights=True)
     rows = sort_rows(outcome, check_horizon(horizon))
-    return _reweighted(aligned_risk(risk, outcome), rows, np.ones(len(outcome)))
+    return _reweighted(aligned_risk(risk, outcome), rows, np.ones(len(outcome)), _weights(outcome, rows))
 
 
 def reweighted_concordance_ipcw(
     risk: RiskLike, outcome: SurvivalOutcome, training: SurvivalOutcome, *, horizon: float | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function from multiplicities (draw, instance) to `concordance_index_ipcw` of each draw."""
+    check_scored(outcome, weights=True)
     rows = sort_rows(outcome, check_horizon(horizon))
-    return _reweighted(aligned_risk(risk, outcome), rows, _ipcw_factor(rows, outcome, training))
+    factor = _ipcw_factor(rows, outcome, training)
+    return _reweighted(aligned_risk(risk, outcome), rows, factor, _weights(outcome, rows))
 
 
-def _reweighted(risk: np.ndarray, rows: SortedRows, factor: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _reweighted(
+    risk: np.ndarray, rows: SortedRows, factor: np.ndarray, own: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
     rank, ranks = dense_rank(risk[rows.order])
+    plain = bool((own == 1).all())
 
     def concordance(weights: np.ndarray) -> np.ndarray:
-        in_order = np.ascontiguousarray(weights[:, rows.order])
+        in_order = np.ascontiguousarray(weights[:, rows.order] if plain else weights[:, rows.order] * own)
         return concordance_of_draws(rank, ranks, rows.event, rows.tail, factor, in_order)
 
     return concordance
+
+
+def _settings(outcome: SurvivalOutcome, horizon: float | None) -> dict[str, float | int | str]:
+    return {"ties": _TIES, "horizon": "none" if horizon is None else float(horizon)} | counted(outcome)
+
+
+def _weights(outcome: SurvivalOutcome, rows: SortedRows) -> np.ndarray:
+    """Weight of each sorted row."""
+    return outcome.weights().detach().cpu().numpy()[rows.order]
 
 
 def _ipcw_factor(rows: SortedRows, outcome: SurvivalOutcome, training: SurvivalOutcome) -> np.ndarray:
@@ -168,17 +253,24 @@ def _from_pairs(
     risk: np.ndarray,
     rows: SortedRows,
     factor: np.ndarray,
+    weight: np.ndarray,
     settings: dict[str, float | int | str],
     confidence: float | None,
 ) -> Score:
+    plain = bool((weight == 1).all())
+    if confidence is not None and not plain:
+        raise InvalidValueError(
+            f"`confidence` must be None where rows have weights; got {confidence}. Use `bootstrap` for the interval."
+        )
     rank, ranks = dense_rank(risk[rows.order])
-    ones = np.ones(len(rank))
-    counts = count_pairs(rank, ranks, rows.event, rows.tail, factor, ones)
-    tied_time, tied_both = tied_event_pairs(rows, rank, ranks)
-    score = _score(name, counts, settings | {"tied_time": tied_time, "tied_both": tied_both})
+    counts = count_pairs(rank, ranks, rows.event, rows.tail, factor * weight, weight)
+    if plain:
+        tied_time, tied_both = tied_event_pairs(rows, rank, ranks)
+        settings = settings | {"tied_time": tied_time, "tied_both": tied_both}
+    score = _score(name, counts, settings)
     if confidence is None or np.isnan(score.value):
         return score
-    net, pairs = count_pairs_of_rows(rank, ranks, rows.event, rows.tail, factor, ones)
+    net, pairs = count_pairs_of_rows(rank, ranks, rows.event, rows.tail, factor, weight)
     somers_d = 2 * score.value - 1
     std_error = float(np.sqrt(((net - somers_d * pairs) ** 2).sum()) / (2 * sum(counts)))
     reach = NormalDist().inv_cdf(0.5 + confidence / 2) * std_error
@@ -195,31 +287,3 @@ def _score(name: str, counts: tuple[float, ...], settings: dict[str, float | int
     if pairs <= 0:
         return Score(name, float("nan"), settings=settings | {"undefined": "no two rows are comparable"})
     return Score(name, float((concordant + tied / 2) / pairs), settings=settings)
-
-
-def _survival_blocks(
-    prediction: SurvivalPrediction, rows: SortedRows
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Blocks of log S (time, sorted row) with the events that read them: positions and block rows."""
-    cases = np.flatnonzero(rows.event)
-    knots = prediction.times.detach().cpu()
-    times = torch.from_numpy(rows.time[cases]).to(knots.dtype)
-    if len(cases) and float(times[-1]) > float(knots[-1]) * (1 + 1e-12):
-        raise InvalidValueError(
-            f"`outcome` must have its events in (0, {float(knots[-1]):g}] {prediction.unit}, the predicted range; "
-            f"got an event at {float(times[-1]):g}. "
-            f"Pass horizon={float(knots[-1]):g} to count later events as censored."
-        )
-    reached = times.double().numpy()
-    if prediction.interpolation is Interpolation.STEP:
-        # Events between two knots read the same column, so a coarse grid costs few columns.
-        knot = torch.searchsorted(knots, times, right=True).numpy()
-        _, first, column = np.unique(knot, return_index=True, return_inverse=True)
-        needed = reached[first]
-    else:
-        needed, column = np.unique(reached, return_inverse=True)
-    width = max(1, _BLOCK // max(1, len(rows.time)))
-    for start in range(0, len(needed), width):
-        log_survival = log_survival_at(prediction, needed[start : start + width]).numpy()
-        chosen = (column >= start) & (column < start + width)
-        yield np.ascontiguousarray(log_survival[rows.order].T), cases[chosen], column[chosen] - start

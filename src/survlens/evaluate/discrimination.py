@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,7 +12,15 @@ from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction, Times
 from survlens.core.score import Score
-from survlens.evaluate.alignment import RiskLike, aligned_risk, check_predicted, check_prediction, log_survival_at
+from survlens.evaluate.alignment import (
+    RiskLike,
+    aligned_risk,
+    check_predicted,
+    check_prediction,
+    check_scored,
+    counted,
+    log_survival_at,
+)
 from survlens.evaluate.censoring import CensoringModel
 
 
@@ -25,6 +34,8 @@ class AucCurve:
         n_cases: Rows with an event by each time.
         n_controls: Rows still followed after each time.
         unit: Unit of time.
+        counts: Rows and events scored, for the settings of the scores.
+        cause: The cause whose events are the cases, or None where any event is.
     """
 
     times: np.ndarray
@@ -32,6 +43,8 @@ class AucCurve:
     n_cases: np.ndarray
     n_controls: np.ndarray
     unit: str
+    counts: Mapping[str, float | int | str] = field(default_factory=dict)
+    cause: int | None = None
 
     def score(self, time: float) -> Score:
         """The AUC at one of `times`."""
@@ -39,7 +52,7 @@ class AucCurve:
         if not found.size:
             raise InvalidValueError(f"`time` must be one of the curve's times {self.times.tolist()}; got {time:g}.")
         k = int(found[0])
-        settings: dict[str, float | int | str] = {
+        settings = dict(self.counts) | {
             "horizon": float(time),
             "unit": self.unit,
             "ties": "equal risks count one half",
@@ -49,7 +62,10 @@ class AucCurve:
         }
         if np.isnan(self.values[k]):
             settings["undefined"] = "no event by this time, or nobody followed beyond it"
-        return Score("cumulative_dynamic_auc", float(self.values[k]), settings=settings)
+        if self.cause is None:
+            return Score("cumulative_dynamic_auc", float(self.values[k]), settings=settings)
+        settings["cause"] = self.cause
+        return Score("cumulative_dynamic_auc_of_cause", float(self.values[k]), settings=settings)
 
 
 def cumulative_dynamic_auc(
@@ -62,7 +78,7 @@ def cumulative_dynamic_auc(
 
     Args:
         prediction: Survival curves (the risk at t is then 1 - S(t)), or one risk per row for all times.
-        outcome: What was observed.
+        outcome: What was observed; with weights, a pair counts the product of its two.
         times: Where to score, strictly increasing, within the follow-up of `outcome` and `training`.
         training: Outcome of the training rows; fits the censoring model.
 
@@ -81,21 +97,34 @@ def cumulative_dynamic_auc(
         risks = -log_survival_at(prediction, grid).numpy()
     else:
         risks = np.broadcast_to(aligned_risk(prediction, outcome)[:, None], (len(outcome), len(grid)))
+    check_scored(outcome, weights=True)
+    own = outcome.weights().detach().cpu().numpy()
     time, event = outcome.numpy()
     scored = (event > 0) & (time <= grid[-1])
     weight = np.zeros(len(time))
-    weight[scored] = model.case_weight(time[scored])
+    weight[scored] = model.case_weight(time[scored]) * own[scored]
     values, cases, controls = np.empty(len(grid)), np.empty(len(grid), int), np.empty(len(grid), int)
     for k, end in enumerate(grid):
         case, control = scored & (time <= end), time > end
         cases[k], controls[k] = case.sum(), control.sum()
-        values[k] = _auc(risks[case, k], weight[case], np.sort(risks[control, k]))
-    return AucCurve(grid, values, cases, controls, outcome.unit)
+        values[k] = weighted_auc(risks[case, k], weight[case], risks[control, k], own[control])
+    return AucCurve(grid, values, cases, controls, outcome.unit, counted(outcome))
 
 
-def _auc(cases: np.ndarray, weight: np.ndarray, sorted_controls: np.ndarray) -> float:
-    if not len(cases) or not len(sorted_controls):
+def weighted_auc(cases: np.ndarray, case_weight: np.ndarray, controls: np.ndarray, control_weight: np.ndarray) -> float:
+    """Weighted share of pairs in which the case has the higher risk, equal risks counting one half; NaN without pairs.
+
+    Args:
+        cases: Risks of the cases.
+        case_weight: Their weights.
+        controls: Risks of the controls.
+        control_weight: Their weights.
+    """
+    if not len(cases) or not len(controls):
         return float("nan")
-    below = np.searchsorted(sorted_controls, cases, side="left")
-    upto = np.searchsorted(sorted_controls, cases, side="right")
-    return float(weight @ ((below + upto) / 2) / (weight.sum() * len(sorted_controls)))
+    order, by_risk = np.argsort(controls), np.argsort(cases)
+    cases, case_weight = cases[by_risk], case_weight[by_risk]
+    held = np.append(0.0, np.cumsum(control_weight[order]))
+    below = held[np.searchsorted(controls[order], cases, side="left")]
+    upto = held[np.searchsorted(controls[order], cases, side="right")]
+    return float(case_weight @ ((below + upto) / 2) / (case_weight.sum() * held[-1]))

@@ -14,7 +14,7 @@ from survlens.core.nonparametric import SurvivalCurve, kaplan_meier
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction
 from survlens.core.score import Score
-from survlens.evaluate.alignment import RiskLike, float_vector
+from survlens.evaluate.alignment import RiskLike, check_scored, float_vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,12 +82,16 @@ class GroupCurve:
 def group_curves(
     groups: Sequence[object] | np.ndarray, outcome: SurvivalOutcome, times: Sequence[float] | np.ndarray
 ) -> tuple[GroupCurve, ...]:
-    """Kaplan-Meier curve of every group that has rows, with the numbers at risk at `times`, in order of the labels."""
+    """Kaplan-Meier curve of every group that has rows, with the numbers at risk at `times`, in order of the labels.
+
+    Delayed entries are honoured; weights count in the curves, and the numbers at risk are rows.
+    """
     asked = np.asarray(times, dtype=np.float64)
     curves = []
     for group, rows in _rows_of_groups(groups, outcome):
         part = outcome[rows]
-        at_risk = (part.numpy()[0][:, None] >= asked).sum(0)
+        entry = part.entries().detach().cpu().numpy()[:, None]
+        at_risk = ((entry < asked) & (part.numpy()[0][:, None] >= asked)).sum(0)
         curves.append(GroupCurve(group, len(part), part.n_events, kaplan_meier(part), at_risk))
     return tuple(curves)
 
@@ -115,17 +119,24 @@ def log_rank_test(groups: Sequence[object] | np.ndarray, outcome: SurvivalOutcom
 
     Args:
         groups: Label of each row.
-        outcome: What was observed.
+        outcome: What was observed; rows are at risk from their entry on. Strata are ignored.
+
+    Raises:
+        InvalidValueError: If rows have unequal weights, or lengths differ.
 
     References:
         Mantel 1966; Peto and Peto 1972.
     """
+    check_scored(outcome, entries=True)
     parts = _rows_of_groups(groups, outcome)
+    entry = outcome.entries().detach().cpu().numpy()
     time, event = outcome.numpy()
     if len(parts) < 2 or not (event > 0).any():
         return LogRank(float("nan"), max(len(parts) - 1, 0), float("nan"))
     times = np.unique(time[event > 0])
-    at_risk = np.stack([_count_from(time[rows], times) for _, rows in parts], axis=1).astype(np.float64)
+    at_risk = np.stack(
+        [_count_from(time[rows], times) - _count_from(entry[rows], times) for _, rows in parts], axis=1
+    ).astype(np.float64)
     deaths = np.stack([_count_at(time[rows][event[rows] > 0], times) for _, rows in parts], axis=1).astype(np.float64)
     n, d = at_risk.sum(1), deaths.sum(1)
     share = at_risk / n[:, None]

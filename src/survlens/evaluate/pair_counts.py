@@ -35,14 +35,19 @@ class SortedRows:
 
 
 def sort_rows(outcome: SurvivalOutcome, horizon: float) -> SortedRows:
-    """Sorts the rows; events after `horizon` become censorings.
+    """Sorts the rows; events after `horizon` become censorings."""
+    time, cause = outcome.numpy()
+    return sort_times(time, (cause > 0) & (time <= horizon))
+
+
+def sort_times(time: np.ndarray, died: np.ndarray) -> SortedRows:
+    """Sorts rows by time, those that `died` first.
 
     One fast sort by time, then places inside each run of equal times by counting, which is cheaper than a second key.
     """
-    time, cause = outcome.numpy()
     order = np.argsort(time)
     time = time[order]
-    event = ((cause[order] > 0) & (time <= horizon)).astype(np.int64)
+    event = died[order].astype(np.int64)
     starts = np.concatenate(([True], time[1:] != time[:-1]))[: len(time)]
     run = np.cumsum(starts) - 1
     first = np.flatnonzero(starts)[run]
@@ -188,21 +193,42 @@ def concordance_of_draws(
     return result
 
 
-@njit(cache=True)
+@njit(cache=True, fastmath={"reassoc"})
 def count_pairs_over_time(
-    survival: np.ndarray, cases: np.ndarray, columns: np.ndarray, tail: np.ndarray
-) -> tuple[int, int, int]:
-    """Concordant, discordant and tied pairs where each event reads its own row of `survival` (time, instance)."""
-    concordant = discordant = tied = 0
+    survival: np.ndarray, cases: np.ndarray, columns: np.ndarray, tail: np.ndarray, weight: np.ndarray
+) -> tuple[float, float, float]:
+    """Concordant, discordant and tied pairs where each event reads its own row of `survival` (time, instance).
+
+    Each pair counts the product of its weights; whole weights are summed exactly in any order.
+    """
+    concordant = discordant = tied = 0.0
     n = survival.shape[1]
     for k in range(len(cases)):
         values = survival[columns[k]]
         own = values[cases[k]]
-        longer = equal = 0
+        longer = equal = total = 0.0
         for j in range(tail[cases[k]], n):
-            longer += values[j] > own
-            equal += values[j] == own
-        concordant += longer
-        tied += equal
-        discordant += n - tail[cases[k]] - longer - equal
-    return concordant, discordant, tied
+            longer += weight[j] if values[j] > own else 0.0
+            equal += weight[j] if values[j] == own else 0.0
+            total += weight[j]
+        amount = weight[cases[k]]
+        concordant += amount * longer
+        tied += amount * equal
+        discordant += amount * (total - longer - equal)
+    return float(concordant), float(discordant), float(tied)
+
+
+@njit(cache=True)
+def wins_over_time(
+    survival: np.ndarray, cases: np.ndarray, columns: np.ndarray, tail: np.ndarray, wins: np.ndarray
+) -> None:
+    """Fills `wins` (event, instance): 1 where an instance outlives the event and had the longer curve, 1/2 if equal."""
+    n = survival.shape[1]
+    for k in range(len(cases)):
+        values = survival[columns[k]]
+        own = values[cases[k]]
+        first = tail[cases[k]]
+        for j in range(first):
+            wins[k, j] = 0.0
+        for j in range(first, n):
+            wins[k, j] = 1.0 if values[j] > own else (0.5 if values[j] == own else 0.0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from torch import Tensor
 
+from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction
@@ -22,24 +22,42 @@ from survlens.evaluate.accuracy import (
 )
 from survlens.evaluate.concordance import (
     concordance_index,
+    concordance_index_antolini,
     concordance_index_ipcw,
     reweighted_concordance,
+    reweighted_concordance_antolini,
     reweighted_concordance_ipcw,
 )
+from survlens.evaluate.decision import net_benefit, reweighted_net_benefit
+from survlens.evaluate.resampling import Resampling
 
-Scored = SurvivalPrediction | np.ndarray | Tensor
-"""What a score is computed from: curves, or one risk per row."""
+Scored = SurvivalPrediction | CompetingRisksPrediction | np.ndarray | Tensor
+"""What a score is computed from: curves, curves by cause, or one risk per row."""
 
 _REWEIGHTED: dict[Callable[..., object], Callable[..., Callable[[np.ndarray], np.ndarray]]] = {
     concordance_index: reweighted_concordance,
     concordance_index_ipcw: reweighted_concordance_ipcw,
+    concordance_index_antolini: reweighted_concordance_antolini,
     integrated_brier_score: reweighted_integrated_brier_score,
     integrated_ipa: reweighted_integrated_ipa,
+    net_benefit: reweighted_net_benefit,
 }
 """Scores that can be computed from multiplicities without copying rows."""
 
-_CHUNK = 1 << 21
-"""Multiplicities held at once."""
+_DEFINING = (
+    "horizon",
+    "from",
+    "unit",
+    "n",
+    "n_events",
+    "ties",
+    "risk",
+    "censoring_model",
+    "null_model",
+    "threshold",
+    "cause",
+)
+"""Settings that a difference shares with the two scores it is made of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,9 +99,10 @@ def bootstrap(
 ) -> Bootstrap:
     """Resamples whole patients with replacement and scores every draw.
 
-    Harrell's and Uno's concordance and the integrated scores, alone or as `functools.partial` with keywords, are
-    computed from the multiplicities of rows prepared once (the grid of an integral stays that of all rows); any other
-    score gets the resampled rows, so fix its times. Draws that the score refuses or leaves undefined are counted.
+    The concordances of Harrell, Uno and Antolini, the integrated scores and the net benefit, alone or as
+    `functools.partial` with keywords, are computed from the multiplicities of rows prepared once (the grid of an
+    integral stays that of all rows); any other score gets the resampled rows, so fix its times. Draws that the score
+    refuses or leaves undefined are counted.
 
     Args:
         score: Called as score(prediction, outcome).
@@ -97,7 +116,7 @@ def bootstrap(
         InvalidValueError: If `patient` has another length than `outcome`, or `draws` < 1.
     """
     whole = score(prediction, outcome)
-    resampling = _Resampling.of(outcome, patient, draws, seed)
+    resampling = Resampling.of(outcome, patient, draws, seed)
     reweighted = _reweighted(score, prediction, outcome)
     blocks = [
         _score_rows(score, prediction, outcome, block) if reweighted is None else reweighted(block)
@@ -128,6 +147,8 @@ def paired_difference(first: Bootstrap, second: Bootstrap) -> Bootstrap:
     values = first.draws - second.draws
     defined = values[~np.isnan(values)]
     settings: dict[str, float | int | str] = {
+        name: first.score.settings[name] for name in _DEFINING if name in first.score.settings
+    } | {
         "first": first.score.value,
         "second": second.score.value,
         "share_of_draws_above_zero": float((defined > 0).mean()) if defined.size else float("nan"),
@@ -173,50 +194,6 @@ def seed_spread(values: Sequence[float] | np.ndarray) -> SeedSpread:
         raise InvalidValueError(f"`values` must be finite numbers, one per seed; got {array.tolist()}.")
     deviation = float(array.std(ddof=1)) if array.size > 1 else float("nan")
     return SeedSpread(float(array.mean()), deviation, float(array.min()), float(array.max()), int(array.size))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Resampling:
-    """Draws of patients with replacement."""
-
-    code: np.ndarray
-    n_patients: int
-    draws: int
-    seed: int
-
-    @staticmethod
-    def of(
-        outcome: SurvivalOutcome, patient: Sequence[object] | np.ndarray | None, draws: int, seed: int
-    ) -> _Resampling:
-        if draws < 1:
-            raise InvalidValueError(f"`draws` must be >= 1; got {draws}.")
-        if patient is None:
-            return _Resampling(np.arange(len(outcome)), len(outcome), draws, seed)
-        if len(patient) != len(outcome):
-            raise InvalidValueError(
-                f"`patient` and `outcome` must have one length; got {len(patient)} and {len(outcome)}. "
-                "Give the patient of every row."
-            )
-        number: dict[object, int] = {}
-        code = np.array([number.setdefault(identity, len(number)) for identity in np.asarray(patient).tolist()], int)
-        return _Resampling(code, len(number), draws, seed)
-
-    def multiplicities(self) -> Iterator[np.ndarray]:
-        """Blocks (draw, instance): how often each row is drawn."""
-        generator = np.random.default_rng(self.seed)
-        block = max(1, _CHUNK // max(1, len(self.code)))
-        for start in range(0, self.draws, block):
-            counts = np.empty((min(block, self.draws - start), self.n_patients), dtype=np.int64)
-            for row in counts:
-                drawn = generator.integers(0, self.n_patients, self.n_patients)
-                row[:] = np.bincount(drawn, minlength=self.n_patients)
-            yield counts[:, self.code]
-
-    def fingerprint(self) -> str:
-        """Hash of everything that decides the draws."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.code, dtype=np.int64).tobytes())
-        digest.update(f"{self.n_patients},{self.draws},{self.seed}".encode())
-        return digest.hexdigest()
 
 
 def _reweighted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from survlens.core.errors import InvalidValueError
@@ -22,7 +22,8 @@ class CoxPH(nn.Module):
     By default f is linear without bias, so that one unit of embedding dimension i multiplies the hazard by
     exp(weight_i); with a `network` it is DeepSurv. A bias would cancel in the likelihood. H0 is a step function fitted
     by `fit_baseline` once the weights are final; curves are steps with knots at the training event times and at the
-    last training time.
+    last training time. Entries and weights of the training rows are honoured; where they stand in strata, risk sets
+    stay within a stratum and each has its own H0.
 
     Args:
         in_features: Width of the embedding.
@@ -61,7 +62,7 @@ class CoxPH(nn.Module):
         return self.log_risk(embedding)
 
     def fit_baseline(self, embedding: Float[Tensor, "instance embedding"], outcome: SurvivalOutcome) -> None:
-        """Fits H0 on training rows and keeps it in buffers.
+        """Fits H0 on training rows and keeps it in buffers, one curve per stratum of `outcome` where it has strata.
 
         Rows without any event give H0 = 0 up to the last observed time.
 
@@ -73,15 +74,25 @@ class CoxPH(nn.Module):
             self.baseline.fit(self.log_risk(embedding), outcome, self.ties)
 
     def predict(
-        self, embedding: Float[Tensor, "instance embedding"], times: Float[Tensor, " time"] | None = None
+        self,
+        embedding: Float[Tensor, "instance embedding"],
+        times: Float[Tensor, " time"] | None = None,
+        *,
+        stratum: Int[Tensor, " instance"] | None = None,
     ) -> SurvivalPrediction:
         """Survival curves, in float64, at the knots of the baseline or at `times`.
 
+        Args:
+            embedding: One row per instance.
+            times: Times to predict at; without them, the knots of the strata asked for, up to the earliest end.
+            stratum: Stratum of each instance; needed where the training rows stood in several.
+
         Raises:
             NotFittedError: Before `fit_baseline`.
-            InvalidValueError: If a time lies past the last training time.
+            InvalidValueError: If a time lies past the last training time of a stratum that is asked for, or a stratum
+                is missing or unknown.
         """
-        return self.baseline.predict(self.log_risk(embedding), times)
+        return self.baseline.predict(self.log_risk(embedding), times, stratum)
 
     def extra_repr(self) -> str:
         """Settings, for print."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
 from survlens.core.protocols import Reduction
 from survlens.core.surfaces import log_survival_from_hazard_logits
-from survlens.heads.raw import check_width, raw_output
+from survlens.heads.raw import check_in_features, check_width, raw_output
 from survlens.losses.discrete import logistic_hazard_loss
 
 
@@ -24,6 +23,7 @@ class LogisticHazard(nn.Module):
     rise without bound towards the end of an interval of high hazard. The curve ends at the last edge.
 
     Censored instances count as having survived the interval of censoring if they were seen at or past its midpoint.
+    With delayed entry the likelihood is divided by S(entry) on the head's own curve.
 
     Args:
         in_features: Width of the embedding.
@@ -38,8 +38,7 @@ class LogisticHazard(nn.Module):
 
     def __init__(self, in_features: int, grid: TimeGrid, *, network: nn.Module | None = None):
         super().__init__()
-        if in_features < 1:
-            raise InvalidValueError(f"`in_features` must be >= 1; got {in_features}.")
+        check_in_features(in_features)
         self.in_features, self.grid, self.network = in_features, grid, network
         if network is None:
             self.linear = nn.Linear(in_features, len(grid))

@@ -1,4 +1,4 @@
-"""Checks at the door of a head."""
+"""What heads share between an embedding and a curve: checks at the door, the raw output, and the curve of masses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from survlens.core.errors import InvalidValueError
+from survlens.core.grid import TimeGrid
+from survlens.core.prediction import Interpolation, SurvivalPrediction
+from survlens.core.surfaces import log_survival_from_pmf_logits
+
+
+def check_in_features(in_features: int) -> None:
+    """Raises InvalidValueError unless an embedding can have `in_features` columns."""
+    if in_features < 1:
+        raise InvalidValueError(f"`in_features` must be >= 1; got {in_features}.")
 
 
 def check_width(embedding: Float[Tensor, "instance embedding"], in_features: int) -> None:
@@ -28,3 +37,13 @@ def raw_output(
             f"got {tuple(raw.shape)} from {tuple(embedding.shape)}. End it with a linear layer of {columns} outputs."
         )
     return raw
+
+
+def curve_of_masses(
+    scores: Float[Tensor, "instance time"], grid: TimeGrid, times: Float[Tensor, " asked"] | None
+) -> SurvivalPrediction:
+    """Survival curves of the masses softmax(`scores`, 0), of constant density within each interval of `grid`."""
+    scores = scores.double()
+    knots = grid.edges[1:].to(scores.device)
+    prediction = SurvivalPrediction(knots, log_survival_from_pmf_logits(scores), Interpolation.LINEAR, grid.unit)
+    return prediction if times is None else prediction.at(times)

@@ -1,4 +1,4 @@
-"""Compiled passes over sorted rows for the Cox partial likelihood.
+"""Compiled passes over sorted rows for the Cox partial likelihood, one stratum after another, without delayed entry.
 
 Importing this module imports numba (0.5 s), so `survlens.losses.cox` does it on first use.
 
@@ -21,18 +21,47 @@ from typing import Any
 import numba
 import numpy as np
 
+from survlens.core.outcome import SurvivalOutcome
+from survlens.core.ties import Ties
+from survlens.losses.row_order import by_stratum_and_time
+
 _LOGS_AT_ONCE = 16
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+class ScanPass:
+    """Losses of rows without delayed entry, and later their gradient.
+
+    Args:
+        outcome: What was observed.
+        log_risk: One float per instance.
+        ties: Rule for equal event times.
+
+    Attributes:
+        order: Positions of the rows by stratum and time.
+        loss: Losses in that order.
+    """
+
+    def __init__(self, outcome: SurvivalOutcome, log_risk: np.ndarray, ties: Ties):
+        self.order, self._time, self._bounds = by_stratum_and_time(outcome)
+        self._died = (outcome.numpy()[1] > 0)[self.order]
+        ordered = log_risk[self.order].astype(np.float64)
+        self.loss, *self._kept = scan_back(self._time, self._died, ordered, self._bounds, ties is Ties.EFRON)
+
+    def gradient(self, cotangent: np.ndarray) -> np.ndarray:
+        """Gradient of sum(cotangent * loss) by log-risk; both in `order`."""
+        return scan_forward(self._time, self._died, self._bounds, *self._kept, cotangent)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled on first use and kept on disk where there is a place for it."""
     try:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # nowhere to keep the compiled code: a read-only installation without a home
         return numba.njit(nogil=True)(function)
 
 
-@_compiled
-def _tied_means(others: float, tied: float, events: int, efron: bool) -> tuple[float, float, float]:
+@compiled
+def tied_means(others: float, tied: float, events: int, efron: bool) -> tuple[float, float, float]:
     """Means over l of log(M_l / R), R / M_l and (1 - l/d) R / M_l."""
     if not efron or events == 1:
         return 0.0, 1.0, 1.0
@@ -52,20 +81,18 @@ def _tied_means(others: float, tied: float, events: int, efron: bool) -> tuple[f
     return (logs + np.log(product)) / events, inverse / events, own / events
 
 
-@_compiled
-def scan_back(
-    time: np.ndarray, died: np.ndarray, log_risk: np.ndarray, efron: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """From the last of the sorted rows to the first: losses, and what the way forward needs.
-
-    Returns:
-        For each row its loss, exp(log_risk - peak) and the peak; and for each event time, latest first, (R relative to
-        the peak, mean over l of R / M_l, mean over l of (1 - l/d) R / M_l, position of its first row).
-    """
-    n = len(time)
-    loss, share, peaks = np.zeros(n), np.empty(n), np.empty(n)
-    blocks = np.empty((n, 4))
-    count, stop = 0, n
+@compiled
+def _back(
+    time: np.ndarray,
+    died: np.ndarray,
+    log_risk: np.ndarray,
+    efron: bool,
+    loss: np.ndarray,
+    share: np.ndarray,
+    peaks: np.ndarray,
+    blocks: np.ndarray,
+) -> int:
+    count, stop = 0, len(time)
     peak, others = -np.inf, 0.0
     while stop > 0:
         first = stop - 1
@@ -96,7 +123,7 @@ def scan_back(
             else:
                 others += share[k]
         if events > 0:
-            mean_log, inverse, own = _tied_means(others, tied, events, efron)
+            mean_log, inverse, own = tied_means(others, tied, events, efron)
             others += tied
             mean_log += peak + np.log(others)
             for k in range(first, stop):
@@ -105,21 +132,44 @@ def scan_back(
             blocks[count] = others, inverse, own, float(first)
             count += 1
         stop = first
-    return loss, share, peaks, blocks[:count]
+    return count
 
 
-@_compiled
-def scan_forward(
+@compiled
+def scan_back(
+    time: np.ndarray, died: np.ndarray, log_risk: np.ndarray, bounds: np.ndarray, efron: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """From the last of the sorted rows to the first: losses, and what the way forward needs.
+
+    Stratum s is the rows from bounds[s] up to bounds[s + 1].
+
+    Returns:
+        For each row its loss, exp(log_risk - peak) and the peak. For each event time, latest first, (R relative to the
+        peak, mean over l of R / M_l, mean over l of (1 - l/d) R / M_l, position of its first row in the stratum); those
+        of stratum s stand from bounds[s] on. For each stratum the number of its event times.
+    """
+    n = len(time)
+    loss, share, peaks, blocks = np.zeros(n), np.empty(n), np.empty(n), np.empty((n, 4))
+    counts = np.empty(len(bounds) - 1, np.int64)
+    for s in range(len(counts)):
+        rows = slice(bounds[s], bounds[s + 1])
+        counts[s] = _back(
+            time[rows], died[rows], log_risk[rows], efron, loss[rows], share[rows], peaks[rows], blocks[rows]
+        )
+    return loss, share, peaks, blocks, counts
+
+
+@compiled
+def _forward(
     time: np.ndarray,
     died: np.ndarray,
     share: np.ndarray,
     peaks: np.ndarray,
     blocks: np.ndarray,
     cotangent: np.ndarray,
-) -> np.ndarray:
-    """From the first of the sorted rows to the last: gradient of sum(cotangent * loss) by log-risk."""
+    gradient: np.ndarray,
+) -> None:
     n = len(time)
-    gradient = np.zeros(n)
     past, total, peak = 0.0, 1.0, 0.0
     for block in range(len(blocks) - 1, -1, -1):
         first = int(blocks[block, 3])
@@ -141,4 +191,22 @@ def scan_forward(
             scale = share[k] if peaks[k] == peak else share[k] * np.exp(peaks[k] - peak)
             # Rows of a segment that had an event are those tied at its start.
             gradient[k] = scale * mine - cotangent[k] if died[k] else scale * theirs
+
+
+@compiled
+def scan_forward(
+    time: np.ndarray,
+    died: np.ndarray,
+    bounds: np.ndarray,
+    share: np.ndarray,
+    peaks: np.ndarray,
+    blocks: np.ndarray,
+    counts: np.ndarray,
+    cotangent: np.ndarray,
+) -> np.ndarray:
+    """From the first of the sorted rows to the last: gradient of sum(cotangent * loss) by log-risk."""
+    gradient = np.zeros(len(time))
+    for s in range(len(counts)):
+        rows, mine = slice(bounds[s], bounds[s + 1]), slice(bounds[s], bounds[s] + counts[s])
+        _forward(time[rows], died[rows], share[rows], peaks[rows], blocks[mine], cotangent[rows], gradient[rows])
     return gradient

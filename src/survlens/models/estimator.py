@@ -20,6 +20,9 @@ from survlens.core.prediction import SurvivalPrediction, Times
 from survlens.data.table import outcome_from
 from survlens.models.matrix import CovariateMatrix, Covariates, covariate_matrix
 
+OPTIONAL_PARTS = ("entry", "weight", "stratum")
+"""What an outcome may hold beside times and events."""
+
 State = dict[str, object]
 """A fitted estimator as arrays and plain values (numbers, strings, lists, dictionaries): npz and json, no pickle."""
 
@@ -28,7 +31,9 @@ class SurvivalEstimator(BaseEstimator, ABC):
     """What every classical model can do, in scikit-learn's manners.
 
     A subclass says how to `fit`, and how a matrix of covariates turns into risks (`_risk`) and curves (`_curves`).
-    Names of fitted attributes end in an underscore, and those listed in `_fitted` make up the saved state.
+    Names of fitted attributes end in an underscore, and those listed in `_fitted` make up the saved state. What an
+    outcome may hold beside times and events ("entry", "weight", "stratum") is refused by `fit` unless it is listed in
+    `_honours`.
 
     `X` may be a data frame of numbers, a matrix, a tensor, or a mapping from modality to tensor; `y` anything that
     `survlens.data.table.outcome_from` understands. Every subclass has a setting `unit`: the unit of time, for a `y`
@@ -37,6 +42,7 @@ class SurvivalEstimator(BaseEstimator, ABC):
 
     unit: str
     _fitted: ClassVar[tuple[str, ...]]
+    _honours: ClassVar[tuple[str, ...]] = ()
     _choices: ClassVar[Mapping[str, type[Enum]]] = {}
 
     @abstractmethod
@@ -49,7 +55,8 @@ class SurvivalEstimator(BaseEstimator, ABC):
             groups: Patient of each row, for models that divide the rows into folds; None where every row is a patient.
 
         Raises:
-            InvalidValueError: If `X` is not finite, or `X` and `y` differ in length.
+            InvalidValueError: If `X` is not finite, `X` and `y` differ in length, or `y` holds entries, weights or
+                strata that the model cannot honour.
             FitError: If there is no event, or the fit fails.
         """
 
@@ -71,9 +78,20 @@ class SurvivalEstimator(BaseEstimator, ABC):
         return curves if times is None else curves.at(times)
 
     def score(self, X: Covariates, y: object) -> float:
-        """Harrell's concordance index of the risks; NaN where no pair is comparable."""
-        outcome = self._outcome(y)
-        return pair_counts(self.predict(X), outcome).concordance
+        """Harrell's concordance index of the risks; NaN where no pair is comparable. Pairs stay within a stratum.
+
+        Raises:
+            InvalidValueError: If `y` holds entries or weights, which these pairs cannot honour.
+        """
+        outcome, risk = self._outcome(y), self.predict(X)
+        refuse_parts(outcome, ("entry", "weight"), "Harrell's concordance", "Score with survlens.evaluate.")
+        if outcome.stratum is None:
+            return pair_counts(risk, outcome).concordance
+        strata = outcome.stratum.detach().cpu().numpy()
+        counts = [pair_counts(risk[strata == k], outcome[np.flatnonzero(strata == k)]) for k in np.unique(strata)]
+        comparable = sum(count.comparable for count in counts)
+        right = sum(count.concordant + count.tied_risk / 2 for count in counts)
+        return right / comparable if comparable else float("nan")
 
     @abstractmethod
     def _risk(self, values: Float64[np.ndarray, "instance feature"]) -> Float64[np.ndarray, " instance"]: ...
@@ -86,6 +104,7 @@ class SurvivalEstimator(BaseEstimator, ABC):
 
     def _training_rows(self, X: Covariates, y: object) -> tuple[CovariateMatrix, SurvivalOutcome]:
         matrix, outcome = covariate_matrix(X), self._outcome(y)
+        self._check_honoured(outcome)
         rows = len(matrix.values)
         if rows != len(outcome):
             raise InvalidValueError(f"`X` and `y` must have one row per instance; got {rows} and {len(outcome)}.")
@@ -96,6 +115,10 @@ class SurvivalEstimator(BaseEstimator, ABC):
         self.modalities_ = matrix.modalities
         self.unit_ = outcome.unit
         return matrix, outcome
+
+    def _check_honoured(self, outcome: SurvivalOutcome) -> None:
+        unheard = tuple(name for name in OPTIONAL_PARTS if name not in self._honours)
+        refuse_parts(outcome, unheard, type(self).__name__, "Use a model that honours it, such as CoxRegression.")
 
     def _matrix(self, X: Covariates) -> Float64[np.ndarray, "instance feature"]:
         self._check_fitted()
@@ -146,6 +169,17 @@ class SurvivalEstimator(BaseEstimator, ABC):
         if name in cls._choices:
             return cls._choices[name](value)
         return tuple(value) if isinstance(value, list) else value
+
+
+def refuse_parts(outcome: SurvivalOutcome, parts: tuple[str, ...], who: str, next_step: str) -> None:
+    """Refuses an outcome that holds one of the optional parts named.
+
+    Raises:
+        InvalidValueError: If it does.
+    """
+    for name in parts:
+        if getattr(outcome, name) is not None:
+            raise InvalidValueError(f"`y` must not hold `{name}`, which {who} cannot honour. {next_step}")
 
 
 def restore(state: Mapping[str, object]) -> SurvivalEstimator:

@@ -21,7 +21,7 @@ class RandomSurvivalForest(SurvivalEstimator):
     scikit-survival grows the trees. They are then kept as arrays, of which a leaf is only its jumps, and every
     prediction, before and after saving, is made from these. The risk is the mortality: the cumulative hazards of the
     leaves, averaged over trees and summed over event times; the number of events expected if all training rows were
-    like this one.
+    like this one. Delayed entry, weights and strata are refused.
 
     Args:
         trees: Number of trees.

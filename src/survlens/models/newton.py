@@ -107,9 +107,15 @@ def independent_columns(X: Float64[np.ndarray, "instance feature"]) -> Bool[np.n
     spread = np.sqrt((centred**2).sum(0))
     varies = spread > 1e-12 * np.sqrt(len(X)) * np.maximum(1.0, np.abs(X).max(0, initial=0.0))
     scaled = centred / np.where(varies, spread, 1.0)
-    rest = scaled.T @ scaled
     keep = varies.copy()
-    for j in np.flatnonzero(varies):
+    keep[varies] = independent((scaled.T @ scaled)[np.ix_(varies, varies)])
+    return keep
+
+
+def independent(products: Float64[np.ndarray, "feature feature"]) -> Bool[np.ndarray, " feature"]:
+    """Which rows of a positive matrix, of diagonal near one, are no linear combination of earlier ones."""
+    rest, keep = products, np.zeros(len(products), dtype=bool)
+    for j in range(len(products)):
         keep[j] = rest[j, j] > _DEPENDENT
         if keep[j]:
             rest = rest - np.outer(rest[:, j], rest[j]) / rest[j, j]

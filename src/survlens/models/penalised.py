@@ -108,22 +108,23 @@ class CrossValidatedCox(ProportionalHazards):
                 f"`penalties` must be at least two, or the values themselves; got {self.penalties}."
             )
         risk_sets = RiskSets.of(outcome, self._ties())
-        scaled = standardised(values[risk_sets.order])[0]
-        steepest = np.abs(risk_sets.gradient(scaled, np.zeros(len(scaled)))).max(initial=0.0) / len(scaled)
+        scaled = standardised(values[risk_sets.order], risk_sets.weight)[0]
+        steepest = np.abs(risk_sets.gradient(scaled, np.zeros(len(scaled)))).max(initial=0.0) / risk_sets.weight.sum()
         if steepest <= 1e-12:
             raise FitError("`X` must have a column that varies among those at risk; got none. Check the covariates.")
         smallest = 1e-3 if len(scaled) > scaled.shape[1] else 0.05
         return self._largest_penalty(steepest) * np.geomspace(1.0, smallest, self.penalties)
 
     def _unscaled_path(self, values: np.ndarray, outcome: SurvivalOutcome, tolerance: float) -> Path:
-        scaled, spread = standardised(values)
+        scaled, spread = standardised(values, outcome.weights().numpy())
         return self._path(scaled, outcome, tolerance) / spread
 
     def _cross_validate(
         self, values: np.ndarray, outcome: SurvivalOutcome, fold: np.ndarray
     ) -> tuple[Float64[np.ndarray, " penalty"], Float64[np.ndarray, " penalty"]]:
         folds = [k for k in range(self.folds) if outcome[fold == k].n_events]
-        events = np.array([outcome[fold == k].n_events for k in folds], dtype=np.float64)
+        died = np.where(outcome.numpy()[1] > 0, outcome.weights().numpy(), 0.0)
+        events = np.array([died[fold == k].sum() for k in folds])
         whole = RiskSets.of(outcome, self._ties())
         deviances = np.empty((len(folds), len(self.penalties_)))
         for row, k in enumerate(folds):
@@ -150,6 +151,9 @@ def _taken(deviance: np.ndarray, error: np.ndarray, rule: PenaltyRule) -> int:
 
 class RidgeCox(CrossValidatedCox):
     """Cox regression that maximises log-likelihood / n - penalty / 2 * |b|^2, the penalty chosen by cross-validation.
+
+    Delayed entry, weights and strata are honoured as by `CoxRegression`; with weights n and the events of a fold are
+    sums of weights.
 
     Args:
         penalties: Length of an automatic path, or the penalties themselves.
@@ -199,7 +203,8 @@ class RidgeCox(CrossValidatedCox):
             rows = left * size
         coef, path = np.zeros(rows.shape[1]), []
         for penalty in self.penalties_:
-            coef = maximise(risk_sets, rows, ridge=penalty * len(rows), start=coef, tolerance=tolerance).coef
+            ridge = penalty * float(risk_sets.weight.sum())
+            coef = maximise(risk_sets, rows, ridge=ridge, start=coef, tolerance=tolerance).coef
             path.append(coef @ back)
         return np.array(path)
 
@@ -209,7 +214,8 @@ class LassoCox(CrossValidatedCox):
 
     Maximises log-likelihood / n - penalty * (l1_ratio * |b|_1 + (1 - l1_ratio) / 2 * |b|^2), the penalty chosen by
     cross-validation; most coefficients are exactly 0. The path ends where the deviance no longer changes.
-    Coefficients of standardised covariates are exact to about 1e-4, the tolerance of the descent.
+    Coefficients of standardised covariates are exact to about 1e-4, the tolerance of the descent. Delayed entry,
+    weights and strata are refused, because the descent knows none of them.
 
     Args:
         l1_ratio: 1 for the LASSO, less for an elastic net.
@@ -225,6 +231,8 @@ class LassoCox(CrossValidatedCox):
     References:
         Tibshirani 1997; Simon et al. 2011.
     """
+
+    _honours: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

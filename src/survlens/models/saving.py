@@ -20,13 +20,20 @@ from survlens.core.grid import TimeGrid
 from survlens.core.ties import Ties
 from survlens.encoders.cnn import CNN
 from survlens.encoders.mlp import MLP
+from survlens.encoders.pooling import AttentionPooling, MeanPooling, MultipleInstance, WorstPooling
 from survlens.encoders.residual import ResidualCNN
 from survlens.generators.decoders import DenseDecoder, ResidualDecoder
 from survlens.generators.vae import Likelihood, VariationalAutoencoder
 from survlens.heads.cox import CoxPH
+from survlens.heads.cox_time import CoxTime
+from survlens.heads.deephit import DeepHit
 from survlens.heads.logistic_hazard import LogisticHazard
+from survlens.heads.mtlr import MTLR
+from survlens.heads.pc_hazard import PCHazard
+from survlens.heads.pmf import PMF
+from survlens.heads.weibull import Weibull
 from survlens.models.cox_vae import CoxVAE
-from survlens.models.fusion import Concatenation
+from survlens.models.fusion import Concatenation, GatedFusion, Missing
 from survlens.models.survival_model import SurvivalModel
 
 FORMAT = 1
@@ -36,11 +43,12 @@ _MODULES: dict[str, type[nn.Module]] = {
     cls.__name__: cls
     for cls in (
         *(SurvivalModel, CoxVAE, Concatenation, VariationalAutoencoder, DenseDecoder, ResidualDecoder),
-        *(MLP, CNN, ResidualCNN, CoxPH, LogisticHazard),
+        *(MLP, CNN, ResidualCNN, MultipleInstance, MeanPooling, AttentionPooling, WorstPooling, GatedFusion),
+        *(CoxPH, LogisticHazard, PMF, MTLR, DeepHit, PCHazard, Weibull, CoxTime),
         *(nn.Sequential, nn.Linear, nn.ReLU, nn.SiLU, nn.GELU, nn.Tanh, nn.Softplus, nn.Identity, nn.Dropout),
     )
 }
-_ENUMS: dict[str, type[Enum]] = {cls.__name__: cls for cls in (Ties, Likelihood)}
+_ENUMS: dict[str, type[Enum]] = {cls.__name__: cls for cls in (Ties, Likelihood, Missing)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

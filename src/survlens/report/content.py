@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from survlens.core.errors import CorruptFileError, DataError
+from survlens.report.choice_reader import read_choices
 from survlens.report.explanation_reader import read_explanation
 from survlens.report.json_node import JsonNode
 from survlens.report.metrics_reader import read_metrics
@@ -52,6 +53,7 @@ def read_content(run_folder: Path) -> RunContent:
         explanations=_explanations(run_folder, metrics, labels),
         embeddings=_embeddings(run_folder, labels),
         histories=_histories(run_folder, metrics, labels),
+        choices=read_choices(run_folder, labels),
         environment=_environment(run_folder / "environment.json"),
         hashes=_hashes(run_folder),
         split=_split_kind(run_folder / "resolved.json"),
@@ -172,6 +174,7 @@ def _embedding(path: Path, label: str) -> EmbeddingPoints | None:
     for column in ("fold", "seed"):
         if column in frame.columns and len(frame):
             keep &= frame[column].to_numpy() == frame[column].min()
+    of_fit = keep.copy()
     marks = frame["part"].to_numpy() if "part" in frame.columns else np.full(len(frame), "")
     part = next((p for p in _PARTS if bool((keep & (marks == p)).any())), "")
     columns = {key: _column(frame, key) for key in ("time", "event", "pc1", "pc2")}
@@ -181,7 +184,22 @@ def _embedding(path: Path, label: str) -> EmbeddingPoints | None:
     if not keep.any():
         return None
     time, event, pc1, pc2 = (columns[key][keep] for key in ("time", "event", "pc1", "pc2"))
-    return EmbeddingPoints(path.stem, label, part, time, event > 0, pc1, pc2, truth)
+    explained = _explained(frame.loc[of_fit & (marks == "train")])
+    return EmbeddingPoints(path.stem, label, part, time, event > 0, pc1, pc2, truth, explained)
+
+
+def _explained(training: pd.DataFrame) -> tuple[float, ...]:
+    """Share of the variance of the training embeddings along PC 1 and PC 2; empty where they were not kept.
+
+    The components are a rotation of the embedding, so the variances of its coordinates have the same sum.
+    """
+    coordinates = [name for name in training.columns if name.startswith("z") and name[1:].isdigit()]
+    if len(training) < 2 or not coordinates:
+        return ()
+    total = float(np.var(np.column_stack([_column(training, name) for name in coordinates]), axis=0).sum())
+    if not total > 0:
+        return ()
+    return tuple(float(np.var(_column(training, name))) / total for name in ("pc1", "pc2"))
 
 
 def _column(frame: pd.DataFrame, name: str) -> np.ndarray:

@@ -331,6 +331,29 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Settings that were chosen inside the training part of one split.
+
+    Attributes:
+        label: The model, for people.
+        fold: Number of the split.
+        settings: What was chosen, in words.
+        score: What decided: "concordance" or "loss".
+        value: Mean of that over the inner folds.
+        candidates: Number of combinations that were tried.
+        inner_folds: Number of inner folds.
+    """
+
+    label: str
+    fold: int
+    settings: str
+    score: str
+    value: float | None
+    candidates: int
+    inner_folds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One finding of the audit."""
 
@@ -352,6 +375,7 @@ class RunContent:
         explanations: Latent dimensions, the primary model first.
         embeddings: Embeddings in the order of the models.
         histories: Training curves in the order of the models.
+        choices: Settings that were chosen in each split, in the order of the models.
         environment: Versions, seed, command.
         hashes: Hash of the splits and of the files this report was drawn from.
         split: Kind of the split in the study file, or "" where it is not known.
@@ -363,6 +387,7 @@ class RunContent:
     explanations: tuple[Explanation, ...] = ()
     embeddings: tuple[EmbeddingPoints, ...] = ()
     histories: tuple[History, ...] = ()
+    choices: tuple[Choice, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
     split: str = ""

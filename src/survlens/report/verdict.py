@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 
 from survlens.report.records import Difference, Metrics, ModelResult
-from survlens.report.wording import difference_text, is_unclear, score_text
+from survlens.report.wording import decimal, difference_text, is_unclear, score_text
 
 _C = "concordance_index"
 _IPA = "integrated_ipa"
+FEW_EVENTS = 100
+"""Fewer events among the scored patients make scores and comparisons imprecise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def _image_sentence(metrics: Metrics, models: list[ModelResult]) -> tuple[str, t
         )
         return said, remarks
     gap = metrics.difference(_C, chosen.name, clinical.name)
-    return _compare(chosen, clinical, gap), remarks + _remark_on_fusion(metrics, chosen, candidates, clinical)
+    beside = _remark_on_fusion(metrics, chosen, candidates, clinical)
+    return _compare(chosen, clinical, gap), _remark_on_size(metrics, gap) + remarks + beside
 
 
 def _chosen(metrics: Metrics, candidates: list[ModelResult]) -> ModelResult:
@@ -114,6 +117,20 @@ def _compare(best: ModelResult, clinical: ModelResult, gap: Difference | None) -
     if who == "The image":
         return f"The image added to the clinical table: {said}"
     return f"The image alone did better than the clinical table: {said}"
+
+
+def _remark_on_size(metrics: Metrics, gap: Difference | None) -> tuple[str, ...]:
+    """How large a gain could have stayed unseen, where few patients had the event and none was seen."""
+    if metrics.n_events >= FEW_EVENTS or gap is None or gap.lower is None or gap.upper is None:
+        return ()
+    if not is_unclear(gap.lower, gap.upper, 0.0):
+        return ()
+    seen = decimal((gap.upper - gap.lower) / 2, 2)
+    return (
+        f"Only {metrics.n_events} scored patients had the event, so the comparison is blunt: a gain of C below about "
+        f"{seen} could not have been told from none. Until more patients say otherwise, the clinical table alone is "
+        "the simpler model.",
+    )
 
 
 def _c(model: ModelResult) -> str:

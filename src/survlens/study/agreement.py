@@ -8,7 +8,8 @@ from typing import Any
 from survlens.data.pixels import ImageScaling
 from survlens.study.binding import Origin
 from survlens.study.model_section import CLINICAL_COX
-from survlens.study.model_settings import CoxVaeModel, Modality, ModelEntry, VaeEncoder
+from survlens.study.model_settings import Modality, ModelEntry
+from survlens.study.network_settings import CoxVaeModel, VaeEncoder
 from survlens.study.rules import shown
 from survlens.study.settings import DataSettings, EvaluationSettings, SplitKind, SplitSettings
 
@@ -24,7 +25,10 @@ def check_agreement(sections: Mapping[str, Any], models: Sequence[ModelEntry], o
     _check_subgroups(data, sections["evaluation"], origin)
     _check_primary(sections["evaluation"], models, origin)
     for at, entry in enumerate(models):
-        _check_model(data, entry, at, origin)
+        for variant in entry.variants():
+            _check_model(data, variant, at, origin)
+            if entry.tune is not None and not variant.predicts:
+                raise origin.error(("model", at, "tune"), "leave tau below 1", "1, with which nothing is predicted")
 
 
 def _check_split(data: DataSettings, split: SplitSettings, origin: Origin) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +12,8 @@ from survlens.core.outcome import SurvivalOutcome
 from survlens.core.protocols import Inputs
 from survlens.data.cohort import Cohort
 from survlens.data.loaders import CohortSource, Indices, Source, SubsetSource, TensorSource, as_rows
-from survlens.data.preprocessing import Preprocessing, PreprocessingSettings
-from survlens.data.splits import Split, Splits
+from survlens.data.preprocessing import Preprocessing, PreprocessingSettings, Unseen
+from survlens.data.splits import Split, Splits, k_fold, validation_part
 from survlens.study.model_settings import Modality
 from survlens.study.settings import DataSettings
 
@@ -54,8 +54,36 @@ class Bench:
         Raises:
             DataError: If a row holds a value that training rows do not have.
         """
+        return Bench._of(cohort, split, fold, preprocessing_settings(data), times)
+
+    def inner(self, folds: int, seed: int) -> Iterator[Bench]:
+        """Benches of the inner folds of the rows that may be learnt from, by patient; no test row is in any of them.
+
+        Each has a part of its training patients set apart to tell when to stop, as large a share as here. A category
+        that only held-out patients have counts as missing.
+
+        Args:
+            folds: Number of inner folds.
+            seed: Seed of the folds.
+
+        Raises:
+            DataError: If there are fewer patients than folds, or fewer than two patients with an event.
+        """
+        learnt = self.cohort[fitted_rows(self.split)]
+        set_apart = 0 if self.split.validation is None else len(np.unique(self.cohort.patient[self.split.validation]))
+        fraction = set_apart / learnt.n_patients
+        settings = replace(self.preprocessing.settings, unseen=Unseen.AS_MISSING)
+        times = np.array([float(learnt.outcome.time.max())])
+        for at, split in enumerate(k_fold(learnt, folds=folds, seed=seed)):
+            if fraction:
+                train, validation = validation_part(learnt, split.train, fraction=fraction, seed=seed + 2000 + at)
+                split = replace(split, train=train, validation=validation)
+            yield Bench._of(learnt, split, self.fold, settings, times)
+
+    @staticmethod
+    def _of(cohort: Cohort, split: Split, fold: int, settings: PreprocessingSettings, times: np.ndarray) -> Bench:
         learnt = cohort[fitted_rows(split)]
-        preprocessing = Preprocessing.fit(learnt, preprocessing_settings(data))
+        preprocessing = Preprocessing.fit(learnt, settings)
         table = preprocessing.transform_table(cohort.table)
         sources: dict[frozenset[Modality], Source] = {}
         if preprocessing.columns:

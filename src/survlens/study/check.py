@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,15 @@ import pandas as pd
 
 from survlens.core.errors import SurvlensError, UsageError
 from survlens.data.audit import AuditReport, Finding, Severity, audit
+from survlens.data.cohort import Cohort
 from survlens.data.columns import as_text, column_of, is_none
 from survlens.data.findings import finding
 from survlens.data.frames import locate
+from survlens.data.preprocessing import Preprocessing
 from survlens.data.raster import ImageReference, RasterReader
 from survlens.data.schema import CohortSchema
 from survlens.data.table import read_table
+from survlens.study.advice import study_advice, table_advice
 from survlens.study.cohort_schema import schema_of
 from survlens.study.guess import guess_columns
 from survlens.study.settings import StudySettings
@@ -44,14 +47,34 @@ def audit_tables(settings: StudySettings, frame: pd.DataFrame, other: pd.DataFra
     paths, schema = settings.files(), schema_of(settings.data, settings.split)
     report = audit(frame, schema, root=paths.root)
     if other is None or paths.external is None:
-        return report
+        return _with_advice(report, lambda: study_advice(settings, Cohort.from_frame(frame, schema, root=paths.root)))
     name, beside = paths.external.name, audit(other, schema, root=paths.root)
     found = [*report.findings, *beside.findings, *_shared(frame, other, schema, paths.root)]
     first = len(report.findings)
     found[first:] = [replace(one, message=f"{name}: {one.message}") for one in found[first:]]
     order = list(Severity)
     counts = {key: count + beside.counts.get(key, 0) for key, count in report.counts.items()}
-    return AuditReport(tuple(sorted(found, key=lambda one: order.index(one.severity))), counts)
+    whole = AuditReport(tuple(sorted(found, key=lambda one: order.index(one.severity))), counts)
+
+    def advise() -> list[Finding]:
+        tested = Cohort.from_frame(other, schema, root=paths.root)
+        outcome = tested.outcome[tested.per_patient()]
+        return study_advice(settings, Cohort.from_frame(frame, schema, root=paths.root), outcome)
+
+    return _with_advice(whole, advise)
+
+
+def _with_advice(report: AuditReport, advise: Callable[[], list[Finding]]) -> AuditReport:
+    """The report with what the cohort can support, where it can be used at all."""
+    if not report.ok:
+        return report
+    try:
+        found = [*report.findings, *advise()]
+    except SurvlensError:
+        # What stops a model stops its fit with a message of its own; advice is no place for it.
+        return report
+    order = list(Severity)
+    return replace(report, findings=tuple(sorted(found, key=lambda one: order.index(one.severity))))
 
 
 def _shared(frame: pd.DataFrame, other: pd.DataFrame, schema: CohortSchema, root: Path) -> Iterator[Finding]:
@@ -131,4 +154,11 @@ def check_table(
         numeric=tuple(guess.numeric),
         categorical=tuple(guess.categorical),
     )
-    return audit(frame, schema, root=path.parent)
+    report = audit(frame, schema, root=path.parent)
+    return _with_advice(report, lambda: _table_advice(Cohort.from_frame(frame, schema, root=path.parent)))
+
+
+def _table_advice(cohort: Cohort) -> list[Finding]:
+    plain = replace(cohort, images=None, masks=None)
+    features = len(Preprocessing.fit(plain).feature_names) if cohort.covariates else 0
+    return table_advice(cohort.outcome[cohort.per_patient()], features)

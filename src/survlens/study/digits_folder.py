@@ -120,6 +120,7 @@ name = "fusion"
 kind = "late_fusion"
 label = "Clinical Cox + CoxVAE (τ = 0.5)"
 members = ["clinical_cox", "coxvae_0.5"]
+folds = 2
 """
 
 _DOWNSTREAM = """

@@ -7,7 +7,8 @@ import torch
 from survlens.artifacts.run_folder import RunFolder
 from survlens.study.bench import Bench, curve_times, fitted_rows
 from survlens.study.estimators import is_classical
-from survlens.study.model_settings import CoxVaeModel, Modality, ModelEntry
+from survlens.study.model_settings import Modality, ModelEntry
+from survlens.study.network_settings import CoxVaeModel
 from survlens.study.networks import fit_settings, network, objective
 from survlens.study.run import Prepared, units_of
 from survlens.training.objectives import TrainingProgress
@@ -28,8 +29,16 @@ def dry_run(prepared: Prepared, run: RunFolder) -> tuple[Rows, Rows]:
     settings, split = prepared.settings, prepared.splits[0]
     times = curve_times(prepared.cohort.outcome, settings.evaluation.horizons)
     bench = Bench.of(prepared.cohort, split, 1, settings.data, times)
-    steps = [(entry.name, _step(entry, bench)) for entry in settings.models]
+    steps = [(entry.name, _step(entry, bench) + _search(entry, prepared)) for entry in settings.models]
     return steps, _files(prepared, run)
+
+
+def _search(entry: ModelEntry, prepared: Prepared) -> str:
+    if entry.tune is None:
+        return ""
+    candidates, folds = len(entry.tune.candidates), entry.tune.rules.folds
+    fits = candidates * folds * len(prepared.splits)
+    return f"; {candidates} candidates would be tried in {folds} inner folds of each split, {fits} fits"
 
 
 def _step(entry: ModelEntry, bench: Bench) -> str:
@@ -74,6 +83,9 @@ def _files(prepared: Prepared, run: RunFolder) -> Rows:
         )
     ]
     rows.append(("models/NAME/", f"saved models and histories of {', '.join(names)}"))
+    tuned = [entry.name for entry in settings.models if entry.tune is not None]
+    if tuned:
+        rows.append(("models/NAME/foldN/tuning.csv", f"every inner result of {', '.join(tuned)}"))
     rows.append(("predictions/NAME.parquet", f"{len(names)} tables"))
     if latent:
         rows.append(("explanations/NAME/", f"dimensions and traversals of {', '.join(latent)}"))

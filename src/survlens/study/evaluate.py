@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,25 +11,32 @@ import numpy as np
 import pandas as pd
 
 from survlens.artifacts.run_folder import RunFolder, read_json, read_table, write_json
-from survlens.core.errors import DataError
+from survlens.core.errors import DataError, UsageError
 from survlens.study.model_metrics import COMPARED, Evaluation, model_metrics, one_seed, subgroup_labels
 from survlens.study.model_scores import ModelScores, model_scores, within_fold_concordance
 from survlens.study.model_section import CLINICAL_COX, KAPLAN_MEIER
 from survlens.study.model_settings import ModelEntry
-from survlens.study.resolved import from_resolved
-from survlens.study.scoring import Draws, Scored, draws_of, percentile, scored_patients
+from survlens.study.resolved import changed_later, resolved
+from survlens.study.scoring import Draws, Scored, draws_of, entered_late, percentile, scored_patients
 from survlens.study.settings import StudySettings
 from survlens.study.unit_tables import prediction_table
 
 
-def evaluate_run(run: RunFolder) -> None:
+def evaluate_run(run: RunFolder, overrides: Sequence[str] = ()) -> None:
     """Scores every model that has predictions, and writes metrics.json; nothing but the run folder is read.
 
+    Args:
+        run: The run.
+        overrides: Changes of [evaluation] and [report], such as "evaluation.bootstrap=1000"; the run remembers them.
+
     Raises:
+        UsageError: If an override is wrong, or names a subgroup that the run did not keep.
         DataError: If no model has predictions.
         CorruptFileError: If a file of the run is not whole.
     """
-    settings = from_resolved(read_json(run.resolved))
+    settings = changed_later(read_json(run.resolved), overrides)
+    labels = subgroup_labels(run)
+    _check_subgroups(settings, labels)
     tables = {entry.name: table for entry in settings.models if (table := _predictions(run, entry)) is not None}
     if not tables:
         raise DataError(f"`RUN` must hold predictions; got none in {run.path}. Run `survlens run` first.")
@@ -38,7 +45,7 @@ def evaluate_run(run: RunFolder) -> None:
     horizons = tuple(each for each in settings.evaluation.horizons if each <= first.last_time())
     draws = draws_of(first.patient, settings.evaluation.bootstrap, settings.study.seed)
     scores = {name: model_scores(each, horizons, draws) for name, each in scored.items()}
-    evaluation = Evaluation(settings, horizons, draws, subgroup_labels(run))
+    evaluation = Evaluation(settings, horizons, draws, labels)
     study, names = settings.study, list(scored)
     write_json(
         run.metrics,
@@ -61,6 +68,18 @@ def evaluate_run(run: RunFolder) -> None:
             "differences": _differences(scores),
         },
     )
+    if overrides:
+        write_json(run.resolved, resolved(settings))
+
+
+def _check_subgroups(settings: StudySettings, labels: pd.DataFrame | None) -> None:
+    kept = [] if labels is None else list(labels.columns)
+    for name in settings.evaluation.subgroups if labels is not None else ():
+        if name not in kept:
+            raise UsageError(
+                f"`evaluation.subgroups` must name columns that the run kept; got {name!r}, kept are "
+                f"{', '.join(map(repr, kept)) or 'none'}. Add it to the study and `survlens run` with --resume."
+            )
 
 
 def _predictions(run: RunFolder, entry: ModelEntry) -> pd.DataFrame | None:
@@ -87,7 +106,11 @@ def _scored_on(scored: Scored, table: pd.DataFrame) -> str:
     folds = len(np.unique(scored.fold))
     where = "held-out test patients" if folds == 1 else f"held-out patients of {folds} folds"
     several = table.duplicated(["patient", "part", "fold", "seed"]).any()
-    return f"{where}; predictions averaged over the images of a patient" if several else where
+    pooled = "; several rows of a patient are pooled by the mean of their predictions" if several else ""
+    late = table.loc[entered_late(table), "patient"].nunique()
+    left_out = f"; {late} patients who entered after time 0 were fitted on but are not scored" if late else ""
+    weighted = "; every patient counts once, whatever the weight in the fit" if "weight" in table else ""
+    return f"{where}{pooled}{left_out}{weighted}"
 
 
 def _primary(settings: StudySettings, names: list[str]) -> str | None:

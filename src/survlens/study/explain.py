@@ -13,7 +13,6 @@ import pandas as pd
 from survlens.artifacts.atomic import write_bytes
 from survlens.artifacts.run_folder import RunFolder, read_json, read_table, write_json
 from survlens.core.errors import CorruptFileError
-from survlens.core.outcome import SurvivalOutcome
 from survlens.explain.latent import (
     LatentDimension,
     LatentRows,
@@ -25,8 +24,10 @@ from survlens.explain.latent import (
 from survlens.explain.traversal import Traversal, traverse
 from survlens.models.cox_vae import CoxVAE
 from survlens.models.saving import load_model
-from survlens.study.model_settings import CoxVaeModel, ModelEntry
+from survlens.study.model_settings import ModelEntry
+from survlens.study.network_settings import CoxVaeModel
 from survlens.study.resolved import from_resolved
+from survlens.study.unit_tables import outcome_of
 
 _VISIBLE_STEP = 2.0
 
@@ -110,8 +111,7 @@ def _latents(table: pd.DataFrame) -> np.ndarray:
 
 
 def _rows(table: pd.DataFrame, unit: str) -> LatentRows:
-    outcome = SurvivalOutcome.from_arrays(table["time"].to_numpy(), table["event"].to_numpy(), unit)
-    return LatentRows(_latents(table), outcome, table["patient"].to_numpy())
+    return LatentRows(_latents(table), outcome_of(table, unit), table["patient"].to_numpy())
 
 
 def _pixel_changes(walk: Traversal) -> list[float]:

@@ -1,77 +1,154 @@
-"""Late fusion of models that a study has fitted before: read from the run folder, not fitted again."""
+"""Late fusion of models that a study has fitted before, with weights learnt on risks that no member was fitted to.
+
+Inside the training part of the split, every member is fitted again without each inner fold in turn and predicts it.
+The weights and the baseline come from these risks; the risks that are fused in the end are those of the members of the
+study, fitted on the whole training part.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from survlens.artifacts.run_folder import RunFolder, write_json
-from survlens.core.nonparametric import breslow_baseline
-from survlens.core.outcome import SurvivalOutcome
-from survlens.explain.latent import per_patient
-from survlens.models.classical import CoxRegression
+from survlens.artifacts.run_folder import RunFolder, read_table, write_json, write_table
 from survlens.models.estimator_files import save_estimator
-from survlens.models.proportional import with_last_time
+from survlens.models.late_fusion import FusedRisks, fuse_risks
 from survlens.study.bench import Bench, fitted_rows
-from survlens.study.estimators import FUSION_PENALTY
-from survlens.study.unit import Unit, UnitResult, curves_of
+from survlens.study.estimators import FUSION_PENALTY, is_classical
+from survlens.study.fitting import fitted_classical, fitted_network, network_embedding, network_risk, table_frame
+from survlens.study.model_settings import DownstreamModel, LateFusionModel, ModelEntry
+from survlens.study.tuning import chosen_entry
+from survlens.study.unit import Count, OnFit, Unit, UnitResult, curves_of
 from survlens.study.unit_tables import rows_of_fit
 
+Models = Mapping[str, ModelEntry]
 
-def fuse(unit: Unit, bench: Bench, run: RunFolder) -> UnitResult:
-    """A Cox regression on the members' risks of validation patients, to whom no member was fitted.
 
-    Without validation patients the weights come from training patients, where members that overfit look too good.
+def fuse(unit: Unit, bench: Bench, run: RunFolder, models: Models, *, count: Count) -> UnitResult:
+    """A Cox regression on the members' risks, its weights learnt on cross-fitted risks of training patients.
+
+    Finished inner fits are kept in the folder of the fit and not repeated.
 
     Args:
         unit: The fusion.
         bench: The split.
         run: Folder with the predictions of the members.
+        models: The models of the study, by name.
+        count: Told of every inner fit.
     """
-    rows, cohort, members = bench.rows, bench.cohort, unit.entry.needs
-    patient, outcome = cohort.patient[rows], cohort.outcome[rows]
-    tables = [rows_of_fit(run.predictions(name), unit.fold, unit.seed, cohort.instance[rows]) for name in members]
-    risks = _patient_means(np.column_stack([table["risk"] for table in tables]), patient)
-    apart = "train" if bench.split.validation is None else "validation"
-    learnt = np.flatnonzero(bench.parts == apart)
-    means, own_outcome = per_patient(risks[learnt], outcome[learnt], patient[learnt])
-    centre, spread = means.mean(0), np.where(means.std(0) > 0, means.std(0), 1.0)
-    frame = pd.DataFrame((risks - centre) / spread, columns=pd.Index(members))
-    fused = CoxRegression(penalty=FUSION_PENALTY)
-    fused.fit(pd.DataFrame((means - centre) / spread, columns=frame.columns), own_outcome)
-    log_risk = fused.predict(frame)
-    _fit_baseline(fused, bench, log_risk, apart)
-    folder = run.model(unit.entry.name) / unit.name
-    save_estimator(fused, folder)
-    write_json(folder / "members.json", {"members": members, "centre": centre, "spread": spread, "learnt_on": apart})
-    return UnitResult(log_risk, curves_of(fused, frame, bench.times))
-
-
-def _fit_baseline(fused: CoxRegression, bench: Bench, log_risk: np.ndarray, apart: str) -> None:
-    """Gives the fusion a baseline whose shape comes from all fitted patients and whose level from those set apart.
-
-    Validation patients alone are few and followed less long; training risks of members that overfit are too far apart,
-    which lowers the level.
-    """
+    folder, names = run.model(unit.entry.name) / unit.name, unit.entry.needs
+    as_fitted = {name: chosen_entry(entry, unit.fold, run) for name, entry in models.items()}
+    fits = len(names) * _folds(unit.entry)
+    with count(f"{unit.title}: cross-fitting its members", fits) as on_fit:
+        kept = _Kept(folder / "out_of_fold.parquet", on_fit)
+        fused = _fused(unit.entry, bench, as_fitted, unit.seed, kept)
+    instance, patient = bench.cohort.instance[bench.rows], bench.cohort.patient[bench.rows]
+    tables = {name: rows_of_fit(run.predictions(name), unit.fold, unit.seed, instance) for name in names}
     learnt = np.isin(bench.rows, fitted_rows(bench.split))
-    risk, outcome = _per_patient(bench, log_risk, learnt)
-    shape = breslow_baseline(risk, outcome)
-    own_risk, own = _per_patient(bench, log_risk, bench.parts == apart)
-    time, event = own.numpy()
-    expected = float((shape.at(time) * np.exp(own_risk)).sum())
-    level = float((event > 0).sum()) / expected if expected > 0 else 1.0
-    fused.baseline_times_, hazard = with_last_time(shape, outcome)
-    fused.baseline_hazard_ = level * hazard
+    risks = {
+        name: _patient_means(_centred(table["risk"].to_numpy(), patient, learnt), patient)
+        for name, table in tables.items()
+    }
+    save_estimator(fused.regression, folder)
+    about = {"members": names, "centre": fused.scale[0], "spread": fused.scale[1], "weights": fused.weights}
+    write_json(folder / "members.json", {**about, "inner_folds": _folds(unit.entry)})
+    stratum = bench.cohort.outcome[bench.rows].stratum
+    strata = None if stratum is None else stratum.numpy()
+    return UnitResult(fused.risk(risks), curves_of(fused.regression, fused.columns(risks), bench.times, strata))
 
 
-def _per_patient(bench: Bench, log_risk: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, SurvivalOutcome]:
-    rows = bench.rows[chosen]
-    means, outcome = per_patient(log_risk[chosen, None], bench.cohort.outcome[rows], bench.cohort.patient[rows])
-    return means[:, 0], outcome
+def _folds(entry: ModelEntry) -> int:
+    settings: Any = entry.settings
+    return settings.folds
+
+
+class _Kept:
+    """Out-of-fold risks that are already there; with a file they outlive the process."""
+
+    def __init__(self, path: Path | None = None, tell: OnFit = lambda done, said: None):
+        self.path, self.tell = path, tell
+        self.parts: dict[tuple[str, int], np.ndarray] = {}
+        if path is not None and path.exists():
+            table = read_table(path)
+            member, fold, risk = (table[name].to_numpy() for name in ("member", "inner_fold", "risk"))
+            for name, number in dict.fromkeys(zip(member.tolist(), fold.tolist(), strict=True)):
+                self.parts[name, number] = risk[(member == name) & (fold == number)]
+
+    def risk(self, name: str, fold: int, fit: Callable[[], np.ndarray]) -> np.ndarray:
+        if (name, fold) not in self.parts:
+            self.parts[name, fold] = fit()
+            if self.path is not None:
+                parts = [
+                    pd.DataFrame({"member": name, "inner_fold": fold, "risk": risk})
+                    for (name, fold), risk in self.parts.items()
+                ]
+                write_table(self.path, pd.concat(parts, ignore_index=True))
+            self.tell(len(self.parts), f"{name}, inner fold {fold}")
+        return self.parts[name, fold]
+
+
+def _fused(entry: ModelEntry, bench: Bench, models: Models, seed: int, kept: _Kept) -> FusedRisks:
+    """Weights and baseline from the out-of-fold risks of the rows that may be learnt from."""
+    learnt = fitted_rows(bench.split)
+    risks = {name: np.empty(len(learnt)) for name in entry.needs}
+    for fold, inner in enumerate(bench.inner(_folds(entry), seed), start=1):
+        members = _Members(inner, models, seed)
+        for name, risk in risks.items():
+            risk[inner.split.test] = kept.risk(name, fold, lambda name=name, on=members: on.tested(name))  # type: ignore[misc]
+    cohort = bench.cohort
+    return fuse_risks(risks, cohort.outcome[learnt], cohort.patient[learnt], penalty=FUSION_PENALTY)
+
+
+class _Members:
+    """Members fitted on one inner split; a network that two of them need is fitted once."""
+
+    def __init__(self, bench: Bench, models: Models, seed: int):
+        self.bench, self.models, self.seed = bench, models, seed
+        self.networks: dict[str, Any] = {}
+
+    def tested(self, name: str) -> np.ndarray:
+        """Risk of the held-out rows, from the mean of the patients that were fitted."""
+        bench = self.bench
+        patient = bench.cohort.patient[bench.rows]
+        learnt = np.isin(bench.rows, fitted_rows(bench.split))
+        return _centred(self.risk(name), patient, learnt)[bench.parts == "test"]
+
+    def risk(self, name: str) -> np.ndarray:
+        """Risk of `bench.rows`."""
+        entry, bench = self.models[name], self.bench
+        learnt = fitted_rows(bench.split)
+        if isinstance(entry.settings, LateFusionModel):
+            fused = _fused(entry, bench, self.models, self.seed, _Kept())
+            return fused.risk({member: self.risk(member) for member in entry.needs})
+        if is_classical(entry):
+            frame = table_frame(bench)
+            if isinstance(entry.settings, DownstreamModel):
+                network = self.models[entry.settings.embedding]
+                values = network_embedding(self._network(network), bench, network, bench.rows)
+                frame = pd.DataFrame(values, columns=pd.Index([f"z{at + 1}" for at in range(values.shape[1])]))
+            return fitted_classical(entry, self._seed(entry), bench, frame, learnt).predict(frame)
+        return network_risk(self._network(entry), bench, entry, bench.rows)
+
+    def _network(self, entry: ModelEntry) -> Any:
+        if entry.name not in self.networks:
+            self.networks[entry.name] = fitted_network(entry, self._seed(entry), self.bench)[0]
+        return self.networks[entry.name]
+
+    def _seed(self, entry: ModelEntry) -> int:
+        return self.seed if self.seed in entry.seeds else entry.seeds[0]
+
+
+def _centred(risk: np.ndarray, patient: np.ndarray, learnt: np.ndarray) -> np.ndarray:
+    """Risks from their mean over the patients of the fit: two Cox fits differ by a constant that means nothing."""
+    codes = pd.factorize(patient[learnt])[0]
+    return risk - (np.bincount(codes, weights=risk[learnt]) / np.bincount(codes)).mean()
 
 
 def _patient_means(values: np.ndarray, patient: np.ndarray) -> np.ndarray:
     """Each row gets the mean over the rows of its patient."""
     codes = pd.factorize(patient)[0]
-    counts = np.bincount(codes)
-    return np.column_stack([np.bincount(codes, weights=column) / counts for column in values.T])[codes]
+    return (np.bincount(codes, weights=values) / np.bincount(codes))[codes]

@@ -126,6 +126,9 @@ def _data(table: str, guess: GuessedColumns) -> str:
         _column("date", guess.date, "date of inclusion, for a split in time", optional=True),
         "# event_values = { dead = 1, alive = 0 }",
         '# zero_times = "error"         # or "drop", "smallest"',
+        '# entry = "COLUMN"             # when observation began, if later than time 0 (delayed entry)',
+        '# weight = "COLUMN"            # how often a patient counts in the fits',
+        '# stratum = "COLUMN"           # number of the stratum: Cox models compare patients within it',
     ]
     if guess.image is not None:
         lines += ["image_size = 64               # edge in pixels", 'channels = "rgb"              # or "grey"']
@@ -181,8 +184,23 @@ def _models(guess: GuessedColumns) -> str:
         parts.append(_COX_VAE)
     if clinical and guess.image is not None:
         parts.append('[[model]]\nname = "fusion"\nkind = "late_fusion"\nmembers = ["coxvae", "clinical_cox"]\n')
-    return "\n".join(parts)
+    return "\n".join([*parts, _IDEAS])
 
+
+_IDEAS = """\
+# Networks, on the table, the image or both (inputs = ["image", "table"]): deep_surv, cox_time, weibull,
+# logistic_hazard, pmf, mtlr, deep_hit, pc_hazard; on the image: cox_cnn, cox_vae. For example, with settings that are
+# chosen inside each fold:
+# [[model]]
+# name = "net"
+# kind = "logistic_hazard"
+# inputs = ["table"]
+# intervals = 20
+# [model.tune]
+# hidden = [[16], [32, 32]]     # every combination is tried by inner cross-validation on training patients
+# fit.learning_rate = [1e-3, 1e-2]
+# folds = 3
+"""
 
 _COX_VAE = """\
 [[model]]

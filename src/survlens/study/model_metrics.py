@@ -15,6 +15,7 @@ from survlens.study.model_scores import ModelScores, model_scores, within_fold_c
 from survlens.study.model_settings import DownstreamModel, LateFusionModel, Modality, ModelEntry
 from survlens.study.scoring import Draws, Scored, scored_patients
 from survlens.study.settings import StudySettings
+from survlens.study.tune_settings import TuneScore
 
 COMPARED = ("concordance_index", "integrated_brier_score", "integrated_ipa")
 """Scores that are compared between models and between seeds."""
@@ -83,8 +84,14 @@ def _note(entry: ModelEntry) -> str:
     notes = []
     if len(entry.seeds) > 1:
         notes.append(f"scores are those of seed {entry.seeds[0]}; {len(entry.seeds)} seeds were fitted")
+    if entry.tune is not None:
+        score = "highest mean C" if entry.tune.rules.score is TuneScore.CONCORDANCE else "lowest mean loss"
+        notes.append(
+            f"settings chosen in each fold among {len(entry.tune.candidates)} candidates by inner "
+            f"{entry.tune.rules.folds}-fold cross-validation ({score})"
+        )
     if isinstance(entry.settings, LateFusionModel):
-        notes.append(f"a Cox model on the risks of {', '.join(entry.needs)}, its weights learnt on validation patients")
+        notes.append(f"a Cox model on the risks of {', '.join(entry.needs)}, its weights learnt on cross-fitted risks")
     if isinstance(entry.settings, DownstreamModel):
         notes.append(f"fitted on the embedding of {entry.settings.embedding}")
     return "; ".join(notes)

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from survlens.study.binding import Origin, bind, section
-from survlens.study.model_settings import KINDS, DownstreamModel, FitPlan, Kind, ModelEntry
+from survlens.study.model_settings import KINDS, DownstreamModel, Kind, ModelEntry
+from survlens.study.network_settings import FitPlan
 from survlens.study.rules import shown
 from survlens.study.settings import DataSettings
 from survlens.study.toml_lines import Key
+from survlens.study.tune_section import read_tune
 
 CLINICAL_COX = "clinical_cox"
 KAPLAN_MEIER = "kaplan_meier"
@@ -48,20 +50,26 @@ def _model(row: Mapping[str, object], key: Key, seed: int, origin: Origin) -> Mo
         raise origin.unknown((*key, "kind", kind_name), KINDS, "kind of model")
     kind = KINDS[kind_name]
     own = {each.name for each in fields(kind.settings)}
-    shared = {"name", "kind", "inputs", "label", "seeds"} | ({"fit"} if kind.trained else set())
+    sections = ({"fit"} if kind.trained else set()) | ({"tune"} if kind.allowed else set())
+    shared = {"name", "kind", "inputs", "label", "seeds"} | sections
     for name in row:
         if name not in own | shared:
             raise origin.unknown((*key, name), own | shared, f"setting of {kind_name}")
-    settings = bind(kind.settings, {name: row[name] for name in row if name in own}, key, origin)
-    fit = bind(FitPlan, section(row.get("fit", {}), (*key, "fit"), origin), (*key, "fit"), origin)
-    given: dict[str, object] = {"settings": settings, "fit": fit}
+    said = {name: row[name] for name in row if name in own}
+    settings = bind(kind.settings, said, key, origin)
+    of_fit = section(row.get("fit", {}), (*key, "fit"), origin)
+    fit = bind(FitPlan, of_fit, (*key, "fit"), origin)
+    given: dict[str, object] = {"settings": settings, "fit": fit, "tune": None}
+    if "tune" in row:
+        table = section(row["tune"], (*key, "tune"), origin)
+        given["tune"] = read_tune(table, kind, said, of_fit, (*key, "tune"), origin)
     if "inputs" not in row:
         given["inputs"] = kind.inputs
     if "seeds" not in row:
         given["seeds"] = (seed,)
     if "label" not in row:
         given["label"] = kind.label if row.get("name") == kind_name else f"{kind.label} ({row.get('name')})"
-    rest = {name: row[name] for name in row if name in shared - {"fit"}}
+    rest = {name: row[name] for name in row if name in shared - sections}
     entry = bind(ModelEntry, rest, key, origin, given)
     _check_inputs(entry, kind, key, origin)
     return entry

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
-from survlens.generators.vae import Likelihood
+from survlens.study.network_settings import (
+    ContinuousModel,
+    CoxCnnModel,
+    CoxVaeModel,
+    DeepHitModel,
+    DiscreteModel,
+    FitPlan,
+)
 from survlens.study.rules import (
     SettingError,
-    above,
     at_least,
     between,
     check_rules,
     each_at_least,
-    inside,
     not_empty,
     plain_name,
     setting,
 )
-from survlens.training.settings import Device, Precision
+from survlens.study.tune_settings import Candidate, TunePlan
+from survlens.training.settings import Device
 
 
 class Modality(Enum):
@@ -30,55 +36,12 @@ class Modality(Enum):
     TABLE = "table"
 
 
-class EncoderKind(Enum):
-    """Network between an image and its embedding."""
-
-    MLP = "mlp"
-    CNN = "cnn"
-    RESIDUAL = "residual"
-
-
-class VaeEncoder(Enum):
-    """Networks of an autoencoder."""
-
-    MLP = "mlp"
-    RESIDUAL = "residual"
-
-
 class EstimatorKind(Enum):
     """Classical model fitted on an embedding."""
 
     COX = "cox"
     FOREST = "forest"
     LASSO_COX = "lasso_cox"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitPlan:
-    """Section [model.fit]: how a network is trained.
-
-    Attributes:
-        epochs: Passes over the training rows, at most.
-        batch: Rows per step.
-        learning_rate: Step size of encoder and decoder.
-        head_learning_rate: Step size of the survival head; left out, it is `learning_rate`.
-        patience: Epochs without a better validation score before training stops; 0 never stops early.
-        weight_decay: Pull of the weights towards zero.
-        precision: Numbers the network is trained in.
-        device: Where it is trained.
-    """
-
-    epochs: int = setting(40, at_least(1))
-    batch: int = setting(128, at_least(2))
-    learning_rate: float = setting(1e-3, above(0))
-    head_learning_rate: float | None = setting(None, above(0))
-    patience: int = setting(10, at_least(0))
-    weight_decay: float = setting(0.0, at_least(0))
-    precision: Precision = Precision.SINGLE
-    device: Device = Device.AUTO
-
-    def __post_init__(self) -> None:
-        check_rules(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,98 +94,16 @@ class ForestModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeepSurvModel:
-    """A dense network on the table with a Cox head.
-
-    Attributes:
-        hidden: Width of each hidden layer.
-        dropout: Share of units dropped while training.
-    """
-
-    hidden: tuple[int, ...] = setting((32, 32), each_at_least(1))
-    dropout: float = setting(0.1, inside(0, 1))
-
-    def __post_init__(self) -> None:
-        check_rules(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogisticHazardModel:
-    """A network with a discrete-time hazard head.
-
-    Attributes:
-        hidden: Width of each hidden layer of the table's network.
-        dropout: Share of units dropped while training.
-        intervals: Number of intervals that time is cut into.
-        encoder: Network on the image.
-        channels: Channels of each stage of the image's network (units of each layer for "mlp").
-    """
-
-    hidden: tuple[int, ...] = setting((32, 32), each_at_least(1))
-    dropout: float = setting(0.1, inside(0, 1))
-    intervals: int = setting(20, at_least(2))
-    encoder: EncoderKind = EncoderKind.CNN
-    channels: tuple[int, ...] = setting((16, 32, 64), each_at_least(1))
-
-    def __post_init__(self) -> None:
-        check_rules(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoxCnnModel:
-    """An image network trained end to end on the Cox partial likelihood.
-
-    Attributes:
-        encoder: Network on the image.
-        hidden: Channels of each stage (units of each layer for "mlp"); the last is the width of the embedding.
-        dropout: Share of units dropped while training.
-    """
-
-    encoder: EncoderKind = EncoderKind.CNN
-    hidden: tuple[int, ...] = setting((16, 32, 64), each_at_least(1))
-    dropout: float = setting(0.1, inside(0, 1))
-
-    def __post_init__(self) -> None:
-        check_rules(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoxVaeModel:
-    """A variational autoencoder and a Cox head on its latents, trained together.
-
-    Attributes:
-        latent: Number of latent dimensions.
-        tau: Weight of the evidence bound; 1 is the plain autoencoder, near 0 is nearly Cox alone.
-        beta: Weight of the Kullback-Leibler term within the bound.
-        warm_up: Epochs over which `beta` grows from 0.
-        sample_head: Whether the head is trained on draws from the posterior, which keeps it from memorising.
-        likelihood: Distribution of a pixel around its reconstruction.
-        encoder: Network on the image; the decoder is its mirror.
-        hidden: Channels of each stage (units of each layer for "mlp"); left out, it follows the size of the image.
-    """
-
-    latent: int = setting(8, at_least(1))
-    tau: float = setting(0.5, between(0, 1))
-    beta: float = setting(1.0, at_least(0))
-    warm_up: int = setting(0, at_least(0))
-    sample_head: bool = True
-    likelihood: Likelihood = Likelihood.GAUSSIAN
-    encoder: VaeEncoder = VaeEncoder.RESIDUAL
-    hidden: tuple[int, ...] | None = setting(None, each_at_least(1))
-
-    def __post_init__(self) -> None:
-        check_rules(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LateFusionModel:
     """A Cox model on the log-risks of models that were fitted apart.
 
     Attributes:
         members: Names of the models.
+        folds: Inner folds in which members are fitted again to learn their weights.
     """
 
     members: tuple[str, ...] = setting(rule=not_empty())
+    folds: int = setting(3, at_least(2))
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -257,8 +138,9 @@ KindSettings = (
     | CoxModel
     | LassoCoxModel
     | ForestModel
-    | DeepSurvModel
-    | LogisticHazardModel
+    | ContinuousModel
+    | DiscreteModel
+    | DeepHitModel
     | CoxCnnModel
     | CoxVaeModel
     | LateFusionModel
@@ -276,6 +158,8 @@ class Kind:
         inputs: What it looks at where the study does not say.
         allowed: Everything it can look at.
         trained: Whether it is a network, with [model.fit] and [embeddings].
+
+    Kinds that look at something of their own can be tuned; others are built on models that were fitted before.
     """
 
     settings: type
@@ -285,17 +169,23 @@ class Kind:
     trained: bool = False
 
 
-_IMAGE, _TABLE = Modality.IMAGE, Modality.TABLE
+_IMAGE, _BOTH = Modality.IMAGE, (Modality.IMAGE, Modality.TABLE)
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "kaplan_meier": Kind(KaplanMeierModel, "Kaplan-Meier", (), ()),
         "cox": Kind(CoxModel, "Cox"),
         "lasso_cox": Kind(LassoCoxModel, "LASSO Cox"),
         "forest": Kind(ForestModel, "Random survival forest"),
-        "deep_surv": Kind(DeepSurvModel, "DeepSurv", trained=True),
-        "logistic_hazard": Kind(LogisticHazardModel, "Logistic hazard", allowed=(_IMAGE, _TABLE), trained=True),
-        "cox_cnn": Kind(CoxCnnModel, "Cox CNN", (_IMAGE,), (_IMAGE, _TABLE), trained=True),
-        "cox_vae": Kind(CoxVaeModel, "CoxVAE", (_IMAGE,), (_IMAGE, _TABLE), trained=True),
+        "deep_surv": Kind(ContinuousModel, "DeepSurv", allowed=_BOTH, trained=True),
+        "cox_time": Kind(ContinuousModel, "Cox-Time", allowed=_BOTH, trained=True),
+        "weibull": Kind(ContinuousModel, "Weibull network", allowed=_BOTH, trained=True),
+        "logistic_hazard": Kind(DiscreteModel, "Logistic hazard", allowed=_BOTH, trained=True),
+        "pmf": Kind(DiscreteModel, "PMF", allowed=_BOTH, trained=True),
+        "mtlr": Kind(DiscreteModel, "MTLR", allowed=_BOTH, trained=True),
+        "deep_hit": Kind(DeepHitModel, "DeepHit", allowed=_BOTH, trained=True),
+        "pc_hazard": Kind(DiscreteModel, "PC-Hazard", allowed=_BOTH, trained=True),
+        "cox_cnn": Kind(CoxCnnModel, "Cox CNN", (_IMAGE,), _BOTH, trained=True),
+        "cox_vae": Kind(CoxVaeModel, "CoxVAE", (_IMAGE,), _BOTH, trained=True),
         "late_fusion": Kind(LateFusionModel, "Late fusion", (), ()),
         "downstream": Kind(DownstreamModel, "Downstream", (), ()),
     }
@@ -315,6 +205,7 @@ class ModelEntry:
         label: Name for readers.
         seeds: One fit per seed.
         fit: How it is trained, for networks.
+        tune: What is tried in each outer split before the fit; None where nothing is tuned.
     """
 
     name: str = setting(rule=plain_name())
@@ -324,11 +215,28 @@ class ModelEntry:
     label: str = ""
     seeds: tuple[int, ...] = setting((0,), each_at_least(0))
     fit: FitPlan = field(default_factory=FitPlan)
+    tune: TunePlan | None = None
 
     def __post_init__(self) -> None:
         check_rules(self)
         if len(set(self.seeds)) != len(self.seeds):
             raise SettingError("seeds", "be different numbers", str(list(self.seeds)))
+
+    def with_candidate(self, candidate: Candidate) -> ModelEntry:
+        """The same model with the settings of one candidate, and nothing left to tune."""
+        return replace(self, settings=candidate.settings, fit=candidate.fit, tune=None)
+
+    def variants(self) -> tuple[ModelEntry, ...]:
+        """The model with each candidate that is tried; the model itself where nothing is."""
+        return (self,) if self.tune is None else tuple(self.with_candidate(each) for each in self.tune.candidates)
+
+    def on_device(self, device: Device) -> ModelEntry:
+        """The same model, trained elsewhere."""
+        tune = self.tune
+        if tune is not None:
+            moved = [replace(each, fit=replace(each.fit, device=device)) for each in tune.candidates]
+            tune = replace(tune, candidates=tuple(moved))
+        return replace(self, fit=replace(self.fit, device=device), tune=tune)
 
     @property
     def predicts(self) -> bool:

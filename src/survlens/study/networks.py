@@ -15,17 +15,27 @@ from survlens.encoders.cnn import CNN
 from survlens.encoders.mlp import MLP
 from survlens.encoders.residual import ResidualCNN
 from survlens.heads.cox import CoxPH
+from survlens.heads.cox_time import CoxTime
+from survlens.heads.deephit import DeepHit
 from survlens.heads.logistic_hazard import LogisticHazard
+from survlens.heads.mtlr import MTLR
+from survlens.heads.pc_hazard import PCHazard
+from survlens.heads.pmf import PMF
+from survlens.heads.weibull import Weibull
 from survlens.models.cox_vae import Architecture, cox_vae
+from survlens.models.fusion import GatedFusion
 from survlens.models.survival_model import SurvivalModel
-from survlens.study.model_settings import (
+from survlens.study.bench import MOST_TIMES
+from survlens.study.model_settings import Modality, ModelEntry
+from survlens.study.network_settings import (
+    ContinuousModel,
     CoxCnnModel,
     CoxVaeModel,
-    DeepSurvModel,
+    DeepHitModel,
+    DiscreteModel,
     EncoderKind,
-    LogisticHazardModel,
-    Modality,
-    ModelEntry,
+    FusionKind,
+    GridKind,
     VaeEncoder,
 )
 from survlens.training.objectives import CoxVAEObjective, Objective, SurvivalObjective
@@ -83,32 +93,53 @@ def fit_settings(entry: ModelEntry, seed: int, *, validated: bool) -> FitSetting
     )
 
 
-def _deep_surv(entry: ModelEntry, seed: int, shape: Shape | None, features: int, outcome: SurvivalOutcome) -> nn.Module:
+def _survival_network(
+    entry: ModelEntry, seed: int, shape: Shape | None, features: int, outcome: SurvivalOutcome
+) -> nn.Module:
+    """Encoders of the inputs, their fusion, and the head of the kind."""
     settings: Any = entry.settings
-    encoder = MLP(features, settings.hidden, dropout=settings.dropout)
-    return SurvivalModel({"table": encoder}, CoxPH(encoder.out_features))
-
-
-def _cox_cnn(entry: ModelEntry, seed: int, shape: Shape | None, features: int, outcome: SurvivalOutcome) -> nn.Module:
-    settings: Any = entry.settings
-    encoders: dict[str, nn.Module] = {}
+    cnn = isinstance(settings, CoxCnnModel)
+    widths = {
+        Modality.IMAGE: settings.hidden if cnn else settings.channels,
+        Modality.TABLE: _TABLE_WIDTHS if cnn else settings.hidden,
+    }
+    encoders: dict[str, Any] = {}
     for modality in entry.inputs:
         if modality is Modality.IMAGE:
-            encoders["image"] = _image_encoder(settings.encoder, settings.hidden, settings.dropout, shape)
+            encoders["image"] = _image_encoder(settings.encoder, widths[modality], settings.dropout, shape)
         else:
-            encoders["table"] = MLP(features, _TABLE_WIDTHS, dropout=settings.dropout)
-    return SurvivalModel(encoders, CoxPH(_width(encoders)))
+            encoders["table"] = MLP(features, widths[modality], dropout=settings.dropout)
+    fusion, width = None, sum(encoder.out_features for encoder in encoders.values())
+    if len(encoders) > 1 and settings.fusion is FusionKind.GATED:
+        width = max(encoder.out_features for encoder in encoders.values())
+        fusion = GatedFusion(tuple(encoders), [encoder.out_features for encoder in encoders.values()], width)
+    return SurvivalModel(encoders, _HEADS[entry.kind](width, settings, outcome), fusion=fusion)
 
 
-def _logistic(entry: ModelEntry, seed: int, shape: Shape | None, features: int, outcome: SurvivalOutcome) -> nn.Module:
-    settings: Any = entry.settings
-    encoders: dict[str, nn.Module] = {}
-    for modality in entry.inputs:
-        if modality is Modality.IMAGE:
-            encoders["image"] = _image_encoder(settings.encoder, settings.channels, settings.dropout, shape)
-        else:
-            encoders["table"] = MLP(features, settings.hidden, dropout=settings.dropout)
-    return SurvivalModel(encoders, LogisticHazard(_width(encoders), TimeGrid.quantile(outcome, settings.intervals)))
+def _grid(settings: Any, outcome: SurvivalOutcome) -> TimeGrid:
+    if settings.grid is GridKind.QUANTILE:
+        return TimeGrid.quantile(outcome, settings.intervals)
+    grid = TimeGrid.equidistant(float(outcome.time.max()), settings.intervals, outcome.unit)
+    grid.warn_if_empty(outcome)
+    return grid
+
+
+_HEADS: Mapping[str, Callable[[int, Any, SurvivalOutcome], nn.Module]] = {
+    "deep_surv": lambda width, settings, outcome: CoxPH(width),
+    "cox_cnn": lambda width, settings, outcome: CoxPH(width),
+    "cox_time": lambda width, settings, outcome: CoxTime(
+        width, hidden=settings.hidden[-1:], time_scale=float(outcome.time.median())
+    ),
+    "weibull": lambda width, settings, outcome: Weibull(width, TimeGrid.quantile(outcome, MOST_TIMES)),
+    "logistic_hazard": lambda width, settings, outcome: LogisticHazard(width, _grid(settings, outcome)),
+    "pmf": lambda width, settings, outcome: PMF(width, _grid(settings, outcome)),
+    "mtlr": lambda width, settings, outcome: MTLR(width, _grid(settings, outcome)),
+    "deep_hit": lambda width, settings, outcome: DeepHit(
+        width, _grid(settings, outcome), alpha=settings.alpha, sigma=settings.sigma
+    ),
+    "pc_hazard": lambda width, settings, outcome: PCHazard(width, _grid(settings, outcome)),
+}
+"""The head of each kind of network, given its width, the settings and the training outcome."""
 
 
 def _cox_vae(entry: ModelEntry, seed: int, shape: Shape | None, features: int, outcome: SurvivalOutcome) -> nn.Module:
@@ -134,13 +165,10 @@ def _image_encoder(kind: EncoderKind, widths: tuple[int, ...], dropout: float, s
     return encoders[kind]()
 
 
-def _width(encoders: Mapping[str, Any]) -> int:
-    return sum(encoder.out_features for encoder in encoders.values())
-
-
 _BUILDERS: Mapping[type, Callable[..., nn.Module]] = {
-    DeepSurvModel: _deep_surv,
-    LogisticHazardModel: _logistic,
-    CoxCnnModel: _cox_cnn,
+    ContinuousModel: _survival_network,
+    DiscreteModel: _survival_network,
+    DeepHitModel: _survival_network,
+    CoxCnnModel: _survival_network,
     CoxVaeModel: _cox_vae,
 }

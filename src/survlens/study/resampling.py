@@ -10,7 +10,7 @@ import torch
 from survlens.core.nonparametric import survival_curve
 from survlens.core.prediction import Interpolation, SurvivalPrediction
 from survlens.evaluate.accuracy import BrierCurve, NullModel
-from survlens.evaluate.alignment import log_survival_at
+from survlens.evaluate.alignment import counted, log_survival_at
 from survlens.evaluate.censoring import CensoringModel
 from survlens.evaluate.squared_errors import WeightedRows, trapezoid_weights
 from survlens.study.scoring import Draws, Scored
@@ -34,7 +34,8 @@ def brier_by_fold(scored: Scored, times: np.ndarray) -> BrierCurve:
         total += rows.sums_by_time(part.prediction)
         null_total += rows.null_sums(null[None], np.ones((1, len(part.outcome))))[0]
     n = len(scored.outcome)
-    return BrierCurve(times, total / n, null_total / n, scored.outcome.unit, NullModel.TEST)
+    counts = counted(scored.outcome)
+    return BrierCurve(times, total / n, null_total / n, scored.outcome.unit, NullModel.TEST, counts)
 
 
 def reweighted_brier(scored: Scored, times: np.ndarray) -> tuple[Reweighted, Reweighted]:

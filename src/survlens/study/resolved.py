@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -10,9 +10,35 @@ from survlens.artifacts.run_folder import plain
 from survlens.core.errors import CorruptFileError, UsageError
 from survlens.study.binding import Origin
 from survlens.study.model_settings import KINDS, ModelEntry
-from survlens.study.overrides import model_names
+from survlens.study.overrides import apply_overrides, model_names
 from survlens.study.settings import StudySettings
 from survlens.study.toml_source import SECTIONS, build_study
+from survlens.study.tune_section import written
+
+LATER = ("evaluation", "report")
+"""Sections that no fit depends on: they may change after it."""
+
+
+def changed_later(document: dict[str, Any], overrides: Sequence[str]) -> StudySettings:
+    """The settings of a run with other values in the sections that no fit depends on.
+
+    Args:
+        document: What `resolved` gave; changed in place.
+        overrides: Texts like "evaluation.bootstrap=1000".
+
+    Raises:
+        UsageError: If an override is wrong, or belongs to a section that fits depend on.
+        CorruptFileError: If `document` holds no settings.
+    """
+    from_resolved(document)
+    for text in overrides:
+        if text.partition(".")[0].strip() not in LATER:
+            raise UsageError(
+                f"`--set` must change [{'] or ['.join(LATER)}] once models are fitted; got {text!r}. "
+                "Change what fits depend on with `survlens run`, into a new folder."
+            )
+    given = apply_overrides(document, overrides)
+    return build_study(document, Origin("resolved.json", overrides=given, names=model_names(document)))
 
 
 def resolved(settings: StudySettings) -> dict[str, Any]:
@@ -45,7 +71,8 @@ def _model(entry: ModelEntry) -> dict[str, Any]:
     named = {"name": entry.name, "kind": entry.kind, "label": entry.label, "seeds": list(entry.seeds)}
     named["inputs"] = [each.value for each in entry.inputs]
     fit = {"fit": _said(entry.fit)} if KINDS[entry.kind].trained else {}
-    return {**named, **_said(entry.settings), **fit}
+    tune = {} if entry.tune is None else {"tune": written(entry.tune, _said(entry.tune.rules))}
+    return {**named, **_said(entry.settings), **fit, **tune}
 
 
 def _said(settings: Any) -> dict[str, Any]:

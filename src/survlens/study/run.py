@@ -15,7 +15,7 @@ import pandas as pd
 
 from survlens.artifacts.atomic import write_text
 from survlens.artifacts.run_folder import RunFolder, plain, read_json, read_table, write_json, write_table
-from survlens.core.errors import CorruptFileError, DataError, UsageError
+from survlens.core.errors import CorruptFileError, DataError, InvalidTypeError, InvalidValueError, UsageError
 from survlens.data.cohort import Cohort
 from survlens.data.description import flow
 from survlens.data.splits import Splits, external
@@ -26,13 +26,13 @@ from survlens.study.check import audit_tables
 from survlens.study.cohort_facts import cohort_facts
 from survlens.study.cohort_schema import schema_of
 from survlens.study.environment import environment
-from survlens.study.model_settings import LateFusionModel
+from survlens.study.model_settings import ModelEntry
 from survlens.study.parts import fit_unit
-from survlens.study.resolved import resolved
-from survlens.study.settings import SplitKind, StudySettings
+from survlens.study.resolved import LATER, resolved
+from survlens.study.settings import DataSettings, SplitKind, StudySettings
 from survlens.study.splitting import make_splits, with_validation
-from survlens.study.unit import OnEpoch, Unit, UnitResult, Watch
-from survlens.study.unit_tables import add_rows, embedding_rows, prediction_rows
+from survlens.study.unit import Count, OnEpoch, OnFit, Unit, UnitResult, Watch
+from survlens.study.unit_tables import add_rows, curve_columns, embedding_rows, prediction_rows
 from survlens.training.settings import Device
 
 
@@ -40,6 +40,12 @@ from survlens.training.settings import Device
 def silent(name: str, epochs: int) -> Iterator[OnEpoch]:
     """Tells nobody about the epochs."""
     yield lambda row: None
+
+
+@contextmanager
+def uncounted(name: str, fits: int) -> Iterator[OnFit]:
+    """Tells nobody about the inner fits."""
+    yield lambda done, said: None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,8 +102,7 @@ def with_horizons(settings: StudySettings, cohort: Cohort) -> StudySettings:
 
 def on_device(settings: StudySettings, device: Device) -> StudySettings:
     """The same study, trained elsewhere."""
-    models = tuple(replace(entry, fit=replace(entry.fit, device=device)) for entry in settings.models)
-    return replace(settings, models=models)
+    return replace(settings, models=tuple(entry.on_device(device) for entry in settings.models))
 
 
 def chosen_models(settings: StudySettings, names: Sequence[str]) -> StudySettings:
@@ -131,6 +136,7 @@ def run_study(
     *,
     text: str = "",
     watch: Watch = silent,
+    count: Count = uncounted,
     resume: bool = False,
     tell: Callable[[str], None] = lambda said: None,
 ) -> None:
@@ -144,11 +150,13 @@ def run_study(
         run: Folder of the run.
         text: Text of the study file, kept beside the results.
         watch: Told of every epoch.
+        count: Told of every inner fit of a search or a fusion.
         resume: Go on in a run of the same study and data.
         tell: Told how many fits are left, once the run may begin.
 
     Raises:
-        UsageError: If `resume` is asked for in the folder of another study or other data.
+        UsageError: If `resume` is asked for in the folder of another study or other data; the sections [evaluation] and
+            [report] may differ, since no fit depends on them.
     """
     settings, cohort, splits = prepared.settings, prepared.cohort, prepared.splits
     _write_head(prepared, run, text, resume=resume)
@@ -158,29 +166,50 @@ def run_study(
     tell(
         f"{left} of {len(units)} fits left, written to {run.path}" if resume else f"{left} fits, written to {run.path}"
     )
-    times = curve_times(cohort.outcome, settings.evaluation.horizons)
-    fusions = [entry for entry in settings.models if isinstance(entry.settings, LateFusionModel)]
-    held_out = {name for entry in fusions for name in entry.needs}
+    kept = _kept_times(run, sorted(finished))
+    times = curve_times(cohort.outcome, settings.evaluation.horizons) if kept is None else kept
+    models = {entry.name: entry for entry in settings.models}
     bench: Bench | None = None
     for unit in units:
         if _key(unit) in finished:
             continue
         if bench is None or bench.fold != unit.fold:
             bench = Bench.of(cohort, splits[unit.fold - 1], unit.fold, settings.data, times)
-        result = fit_unit(unit, bench, run, watch=watch, resume=resume, held_out=unit.entry.name in held_out)
+        with naming_refusals(unit.entry, settings.data):
+            result = fit_unit(unit, bench, run, models, watch=watch, count=count, resume=resume)
         _write_result(unit, bench, run, result, true_log_hazard(prepared))
         finished.add(_key(unit))
         _write_progress(run, units, finished)
+
+
+@contextmanager
+def naming_refusals(entry: ModelEntry, data: DataSettings) -> Iterator[None]:
+    """Says which model refuses an outcome with delayed entry, weights or strata, and which columns these are.
+
+    Raises:
+        DataError: In place of what the model raised.
+    """
+    given = {name: getattr(data, name) for name in ("entry", "weight", "stratum") if getattr(data, name) is not None}
+    try:
+        yield
+    except (InvalidValueError, InvalidTypeError) as error:
+        if not given:
+            raise
+        columns = ", ".join(f'{name} = "{column}"' for name, column in given.items())
+        raise DataError(
+            f"the model {entry.name} ({entry.kind}) must take what [data] says ({columns}); it was refused: {error} "
+            "Leave the model out (--models), or the column."
+        ) from error
 
 
 def _write_head(prepared: Prepared, run: RunFolder, text: str, *, resume: bool) -> None:
     """Writes what is known before the first fit, or makes sure that it is the same as in the run to resume."""
     content, data = plain(resolved(prepared.settings)), data_hash(prepared.cohort)
     if resume and run.resolved.exists():
-        if _without_place(read_json(run.resolved)) != _without_place(content):
+        if _binding(read_json(run.resolved)) != _binding(content):
             raise UsageError(
                 f"`--resume` must be given the study of the run; got other settings than {run.resolved}. "
-                "Undo the change, or choose another --out."
+                "Undo the change, or choose another --out. Only [evaluation] and [report] may change."
             )
         _check_same_data(run, prepared.splits, data)
     write_json(run.resolved, content)
@@ -226,10 +255,18 @@ def true_log_hazard(prepared: Prepared) -> np.ndarray | None:
     return None if column is None else prepared.cohort.groups[column].to_numpy(dtype=np.float64)
 
 
-def _without_place(content: dict[str, Any]) -> dict[str, Any]:
-    """The settings without where they are computed and how long, which a resumed run may change."""
+def _binding(content: dict[str, Any]) -> dict[str, Any]:
+    """The settings that fits depend on: not where they are computed, nor how they are scored and shown."""
     models = [{**model, "fit": {**model.get("fit", {}), "device": ""}} for model in content.get("model", [])]
-    return {**content, "model": models}
+    return {**{name: said for name, said in content.items() if name not in LATER}, "model": models}
+
+
+def _kept_times(run: RunFolder, finished: Sequence[tuple[str, int, int]]) -> np.ndarray | None:
+    """Times of the curves of a run that is gone on with: changed horizons do not change where its curves are kept."""
+    for name in dict.fromkeys(model for model, _, _ in finished):
+        if run.predictions(name).exists():
+            return curve_columns(read_table(run.predictions(name)))[0]
+    return None
 
 
 def _subgroups(prepared: Prepared) -> Any:

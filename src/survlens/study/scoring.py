@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from survlens.core.errors import InvalidValueError
+from survlens.core.errors import DataError, InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
 from survlens.core.score import Interval, Score
@@ -112,12 +112,23 @@ class Scored:
 
 
 def scored_patients(table: pd.DataFrame, unit: str) -> Scored:
-    """Averages the rows of each patient.
+    """Averages the rows of each patient who was followed from time 0; no score is defined for those who entered later.
+
+    Every patient counts once: weights and strata are for the fit.
 
     Args:
         table: Predictions of one model with one seed.
         unit: Unit of time.
+
+    Raises:
+        DataError: If no test patient was followed from time 0.
     """
+    table = table.loc[~entered_late(table)]
+    if not (table["part"] == "test").any():
+        raise DataError(
+            "test patients must be followed from time 0 to be scored; all entered later. Leave `entry` out of [data] "
+            "if times count from the entry."
+        )
     times, names = curve_columns(table)
     keys = ["fold", "patient"]
     patients = table.groupby([*keys, "part"], sort=True, observed=True)
@@ -137,6 +148,11 @@ def scored_patients(table: pd.DataFrame, unit: str) -> Scored:
         {int(fold): learnt.loc[learnt["fold"] == fold, "risk"].to_numpy() for fold in learnt["fold"].unique()},
         {int(fold): _outcome(others.loc[others["fold"] == fold], unit) for fold in others["fold"].unique()},
     )
+
+
+def entered_late(table: pd.DataFrame) -> pd.Series:
+    """Which rows of a table of predictions are of patients whose observation began after time 0."""
+    return table["entry"] > 0 if "entry" in table else pd.Series(False, index=table.index)
 
 
 def _outcome(patients: pd.DataFrame, unit: str) -> SurvivalOutcome:

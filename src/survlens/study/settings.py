@@ -71,6 +71,9 @@ class DataSettings:
         image: Column with image paths, from `root`.
         mask: Column with mask paths, from `root`.
         instance: Column that names the row.
+        entry: Column with the time at which observation began (delayed entry); an empty cell is 0.
+        weight: Column that says how often a patient counts.
+        stratum: Column with the number of the stratum; Cox models compare patients within it alone.
         numeric: Numeric covariates.
         categorical: Categorical covariates.
         ordered: Ordered covariates and their levels, lowest first.
@@ -95,6 +98,9 @@ class DataSettings:
     image: str | None = None
     mask: str | None = None
     instance: str | None = None
+    entry: str | None = None
+    weight: str | None = None
+    stratum: str | None = None
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     ordered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

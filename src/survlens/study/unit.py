@@ -12,6 +12,7 @@ import torch
 
 from survlens.core.prediction import Extrapolate, SurvivalPrediction
 from survlens.models.estimator import SurvivalEstimator
+from survlens.models.proportional import ProportionalHazards
 from survlens.study.model_settings import ModelEntry
 from survlens.training.history import EpochRow
 
@@ -21,6 +22,9 @@ BLOCK = 256
 OnEpoch = Callable[[EpochRow], object]
 Watch = Callable[[str, int], AbstractContextManager[OnEpoch]]
 """Given a name and a number of epochs: what is told of every epoch."""
+OnFit = Callable[[int, str], object]
+Count = Callable[[str, int], AbstractContextManager[OnFit]]
+"""Given a name and a number of inner fits: what is told how many are done, and what the last one gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,23 @@ def survival_at(prediction: SurvivalPrediction, times: np.ndarray) -> np.ndarray
     return prediction.at(knots, extrapolate=Extrapolate.HOLD).survival.double().numpy()
 
 
-def curves_of(model: SurvivalEstimator, frame: pd.DataFrame, times: np.ndarray) -> np.ndarray:
-    """Survival probabilities of the rows of `frame` by a fitted estimator, (row, time)."""
+def curves_of(
+    model: SurvivalEstimator, frame: pd.DataFrame, times: np.ndarray, stratum: np.ndarray | None = None
+) -> np.ndarray:
+    """Survival probabilities of the rows of `frame` by a fitted estimator, (row, time).
+
+    Args:
+        model: The estimator.
+        frame: Covariates.
+        times: Times that are asked.
+        stratum: Stratum of each row, for a model that was fitted with strata.
+    """
+    if isinstance(model, ProportionalHazards) and stratum is not None and len(model.strata_):
+        found = np.empty((len(frame), len(times)))
+        for each in np.unique(stratum):
+            rows = np.flatnonzero(stratum == each)
+            for block in np.split(rows, range(BLOCK, len(rows), BLOCK)):
+                found[block] = survival_at(model.predict_survival(frame.iloc[block], stratum=int(each)), times)
+        return found
     blocks = [frame.iloc[start : start + BLOCK] for start in range(0, len(frame), BLOCK)]
     return np.concatenate([survival_at(model.predict_survival(block), times) for block in blocks])

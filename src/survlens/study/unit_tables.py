@@ -9,6 +9,8 @@ import pandas as pd
 
 from survlens.artifacts.run_folder import read_table, write_table
 from survlens.core.errors import CorruptFileError
+from survlens.core.outcome import SurvivalOutcome
+from survlens.data.cohort import optional_columns
 from survlens.study.bench import Bench
 
 CURVE = "survival@"
@@ -39,9 +41,10 @@ def embedding_rows(bench: Bench, seed: int, embedding: np.ndarray, components: n
 
 def _keys(bench: Bench, seed: int) -> pd.DataFrame:
     rows = bench.rows
-    time, event = bench.cohort.outcome[rows].numpy()
+    outcome = bench.cohort.outcome[rows]
+    time, event = outcome.numpy()
     columns = (bench.cohort.instance[rows], bench.cohort.patient[rows], bench.parts, bench.fold, seed, time, event)
-    return pd.DataFrame(dict(zip(_KEYS, columns, strict=True)))
+    return pd.DataFrame(dict(zip(_KEYS, columns, strict=True)) | optional_columns(outcome))
 
 
 def add_rows(path: Path, rows: pd.DataFrame) -> None:
@@ -95,6 +98,12 @@ def prediction_table(path: Path) -> pd.DataFrame:
             "Predict again: survlens run STUDY.toml, into a new folder."
         )
     return table
+
+
+def outcome_of(table: pd.DataFrame, unit: str) -> SurvivalOutcome:
+    """The outcome of the rows of a table of predictions or embeddings, with entries, weights and strata."""
+    names = [name for name in ("time", "event", "entry", "weight", "stratum") if name in table]
+    return SurvivalOutcome.from_arrays(unit=unit, **{name: table[name].to_numpy() for name in names})
 
 
 def curve_columns(table: pd.DataFrame) -> tuple[np.ndarray, list[str]]:

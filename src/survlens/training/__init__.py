@@ -2,8 +2,13 @@
 
 from survlens.training.batches import event_balanced_batches as event_balanced_batches
 from survlens.training.batches import shuffled_batches as shuffled_batches
+from survlens.training.estimator import HeadedEstimator as HeadedEstimator
+from survlens.training.estimator import NeuralEstimator as NeuralEstimator
 from survlens.training.estimator import NeuralSurvival as NeuralSurvival
+from survlens.training.estimator import TrainedEstimator as TrainedEstimator
 from survlens.training.fit import fit as fit
+from survlens.training.head_choice import GridRule as GridRule
+from survlens.training.head_choice import HeadKind as HeadKind
 from survlens.training.history import EpochRow as EpochRow
 from survlens.training.history import FitHistory as FitHistory
 from survlens.training.image_estimators import CoxVAESurvival as CoxVAESurvival
@@ -15,6 +20,7 @@ from survlens.training.objectives import SurvivalObjective as SurvivalObjective
 from survlens.training.objectives import TrainingProgress as TrainingProgress
 from survlens.training.progress import ConsoleProgress as ConsoleProgress
 from survlens.training.progress import training_progress as training_progress
+from survlens.training.reading import embeddings_of as embeddings_of
 from survlens.training.repeatability import Interrupted as Interrupted
 from survlens.training.risk_set import gather_outcome as gather_outcome
 from survlens.training.risk_set import gather_rows as gather_rows
@@ -24,3 +30,4 @@ from survlens.training.settings import FitSettings as FitSettings
 from survlens.training.settings import Precision as Precision
 from survlens.training.table_estimators import DeepHazard as DeepHazard
 from survlens.training.table_estimators import DeepSurv as DeepSurv
+from survlens.training.table_estimators import TableSurvival as TableSurvival

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -12,15 +14,18 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.errors import CorruptFileError, FitError, InvalidTypeError, InvalidValueError
+from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction, Times
-from survlens.core.protocols import Inputs
+from survlens.core.protocols import CompetingRisksHead, Inputs
 from survlens.data.dealing import part_of
 from survlens.data.loaders import TensorSource
 from survlens.models.estimator import State, SurvivalEstimator
 from survlens.models.matrix import Covariates, covariate_matrix
 from survlens.training.fit import FitSettings, fit
+from survlens.training.head_choice import GridRule, HeadFacts, HeadKind, build_head, cut
 from survlens.training.history import FitHistory
 from survlens.training.objectives import Objective, SurvivalObjective
 
@@ -41,7 +46,7 @@ class NeuralEstimator(SurvivalEstimator):
         history_: What the training looked like.
     """
 
-    _fitted: ClassVar[tuple[str, ...]] = ("shapes_", "edges_", "weights_")
+    _fitted: ClassVar[tuple[str, ...]] = ("shapes_", "weights_")
 
     validation_fraction: float
     seed: int
@@ -49,12 +54,11 @@ class NeuralEstimator(SurvivalEstimator):
     model_: Any
     history_: FitHistory
     shapes_: dict[str, list[int]]
-    edges_: Float64[np.ndarray, " edge"] | None
     weights_: dict[str, np.ndarray]
 
     @abstractmethod
     def _network(self) -> nn.Module:
-        """The untrained network for inputs of `shapes_` and intervals of `edges_`."""
+        """The untrained network for inputs of `shapes_`."""
 
     @abstractmethod
     def _fit_settings(self, *, stop_early: bool) -> FitSettings: ...
@@ -62,9 +66,13 @@ class NeuralEstimator(SurvivalEstimator):
     def _objective(self) -> Objective:
         return SurvivalObjective()
 
-    def _edges(self, outcome: SurvivalOutcome) -> Float64[np.ndarray, " edge"] | None:
-        """Boundaries of the intervals of the head, if it has any."""
-        return None
+    def _meet(self, train: SurvivalOutcome, everyone: SurvivalOutcome) -> None:
+        """Keeps what the network has to know of the outcome, before it is built.
+
+        Args:
+            train: Of the rows to learn from.
+            everyone: Of those and the rows kept back.
+        """
 
     def fit(self, X: Covariates, y: object, groups: object | None = None) -> Self:
         """Trains the network.
@@ -83,8 +91,8 @@ class NeuralEstimator(SurvivalEstimator):
         _check_rows(inputs, outcome)
         self.shapes_ = {name: list(tensor.shape[1:]) for name, tensor in inputs.items()}
         self.n_features_in_, self.unit_ = int(next(iter(inputs.values())).shape[1]), outcome.unit
-        self.edges_ = self._edges(outcome)
         train, validation = self._parts(TensorSource(inputs, outcome), groups)
+        self._meet(train.outcome, outcome)
         self.model_ = self._fresh_network()
         settings = self._fit_settings(stop_early=validation is not None)
         self.history_ = fit(self.model_, train, validation, self._objective(), settings)
@@ -99,11 +107,26 @@ class NeuralEstimator(SurvivalEstimator):
         """Survival curves of the rows, at the knots of the head or at `times`.
 
         Raises:
-            InvalidValueError: If `times` reach past the last time of the training rows.
+            InvalidValueError: If `times` reach past the end of the head's curves, as a rule the last observed time.
         """
         with torch.no_grad():
-            curves = self.model_.head.predict(self._embedding(X))
-        return curves if times is None else curves.at(times)
+            return self.model_.head.predict(self._embedding(X), _as_times(times))
+
+    def predict_incidence(self, X: Covariates, times: Times | None = None) -> CompetingRisksPrediction:
+        """Cumulative incidence of each cause, at the knots of the head or at `times`.
+
+        Raises:
+            InvalidTypeError: If the head does not tell causes apart.
+            InvalidValueError: If `times` reach past the last knot.
+        """
+        self._check_fitted()
+        if not isinstance(self.model_.head, CompetingRisksHead):
+            raise InvalidTypeError(
+                f"the head must tell causes apart to predict incidences; got {type(self.model_.head).__name__}. "
+                "Fit TableSurvival(head=HeadKind.DEEP_HIT), or use predict_survival."
+            )
+        with torch.no_grad():
+            return self.model_.head.predict_incidence(self._embedding(X), _as_times(times))
 
     def embed(self, X: Covariates) -> Float64[np.ndarray, "instance embedding"]:
         """What the head sees of each row: features for another model."""
@@ -201,8 +224,8 @@ class NeuralSurvival(NeuralEstimator):
         self.seed = seed
         self.unit = unit
 
-    def _edges(self, outcome: SurvivalOutcome) -> None:
-        self._training_outcome = outcome
+    def _meet(self, train: SurvivalOutcome, everyone: SurvivalOutcome) -> None:
+        self._training_outcome = everyone
 
     def _network(self) -> nn.Module:
         outcome = self._training_outcome
@@ -221,6 +244,79 @@ class NeuralSurvival(NeuralEstimator):
             "`state` must be plain values; got a network built by a function. "
             "Save `model_` with survlens.models.saving.save_model instead."
         )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TrainedEstimator(NeuralEstimator):
+    """The settings that every named network has. Each class writes down only those it adds.
+
+    They are dataclass fields, so a class has one constructor with all of them, which scikit-learn reads the names from.
+
+    Attributes:
+        epochs: Most passes over the training rows.
+        batch: Rows in a batch.
+        learning_rate: Step size of Adam.
+        weight_decay: Pull of Adam towards zero.
+        patience: Epochs without a better validation loss after which training ends.
+        validation_fraction: Share of the training patients kept back to stop early; 0 for none.
+        seed: Seed of everything random.
+        device: "cpu", "cuda" or "auto".
+        unit: Unit of time, for a `y` that does not know it.
+    """
+
+    epochs: int = 100
+    batch: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    patience: int = 10
+    validation_fraction: float = 0.2
+    seed: int = 0
+    device: str = "cpu"
+    unit: str = "time"
+
+    def _fit_settings(self, *, stop_early: bool) -> FitSettings:
+        return FitSettings(
+            epochs=self.epochs, batch=self.batch, learning_rate=self.learning_rate, weight_decay=self.weight_decay,
+            patience=self.patience if stop_early else None, device=self.device, seed=self.seed,
+        )  # fmt: skip
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class HeadedEstimator(TrainedEstimator):
+    """The settings of every network whose head can be chosen.
+
+    Attributes:
+        head: Family of survival models.
+        intervals: Number of intervals; `COX` and `COX_TIME` need none.
+        grid: How intervals are cut.
+        edges: Boundaries of your own, from 0, instead of `intervals` and `grid`.
+        edges_: The boundaries of the fit.
+        n_causes_: Largest cause in the fit.
+        median_time_: Median observed time in the fit.
+    """
+
+    _fitted: ClassVar[tuple[str, ...]] = ("shapes_", "edges_", "n_causes_", "median_time_", "weights_")
+    _choices: ClassVar[Mapping[str, type[Enum]]] = {"head": HeadKind, "grid": GridRule}
+
+    head: HeadKind = HeadKind.COX
+    intervals: int = 20
+    grid: GridRule = GridRule.QUANTILE
+    edges: Sequence[float] | None = None
+
+    def _meet(self, train: SurvivalOutcome, everyone: SurvivalOutcome) -> None:
+        last = float(everyone.time.max())
+        grid = cut(train, intervals=self.intervals, rule=self.grid, edges=self.edges, last=last)
+        self.edges_: Float64[np.ndarray, " edge"] = grid.edges.numpy()
+        self.n_causes_: int = everyone.n_causes
+        self.median_time_: float = float(everyone.time.median())
+
+    def _head(self, width: int, last_hidden: int) -> nn.Module:
+        grid = TimeGrid(torch.as_tensor(self.edges_, dtype=torch.float64), self.unit_)
+        return build_head(self.head, width, HeadFacts(grid, self.n_causes_, self.median_time_, last_hidden))
+
+
+def _as_times(times: Times | None) -> Float64[Tensor, " time"] | None:
+    return None if times is None else torch.as_tensor(times, dtype=torch.float64).reshape(-1)
 
 
 def _as_tensor(name: object, values: object) -> Tensor:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from survlens.core.errors import FitError, InvalidValueError, UsageError
+from survlens.core.grid import TimeGrid
+from survlens.core.inputs import modalities_of, present_values
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.protocols import BaselineHead, Inputs
-from survlens.data.loaders import Source
+from survlens.data.loaders import ItemSource, Source
 from survlens.training.accelerators import Accelerator, accelerator_for
 from survlens.training.batches import event_balanced_batches, shuffled_batches
 from survlens.training.checkpoints import Checkpoints, FitState
@@ -79,6 +81,9 @@ def fit(
         Interrupted: If the user pressed Ctrl-C; with a folder, a checkpoint was written.
     """
     _check(model, train, validation, settings)
+    grid = getattr(getattr(model, "head", None), "grid", None)
+    if isinstance(grid, TimeGrid):
+        grid.warn_if_empty(train.outcome)
     accelerator = accelerator_for(settings)
     home = next(model.parameters()).device
     checkpoints = None if folder is None else Checkpoints(folder, _identity(settings, objective, train, validation))
@@ -158,6 +163,7 @@ class _Training:
     def _epoch(self, request: InterruptRequest) -> None:
         state, settings = self.state, self.settings
         generator = epoch_generator(settings.seed, state.epoch)
+        train = self.train.for_epoch(generator) if isinstance(self.train, ItemSource) else self.train
         if settings.event_balanced:
             batches = event_balanced_batches(self.train.outcome.event, settings.batch, generator=generator)
         else:
@@ -165,7 +171,7 @@ class _Training:
         mine = [rows[self.accelerator.rank :: self.accelerator.ranks] for rows in batches[state.step :]]
         self.model.train()
         clock = time.perf_counter()
-        for inputs, outcome in read_batches(self.train, mine, self.accelerator.place) if mine else ():
+        for inputs, outcome in read_batches(train, mine, self.accelerator.place) if mine else ():
             self.between_steps = False
             self._step(inputs, outcome, self._progress(len(batches)))
             state.step += 1
@@ -272,7 +278,8 @@ class _Training:
         return read_in_order(source, 4 * self.settings.batch, self.accelerator.place)
 
     def _fail(self, inputs: Inputs | None) -> NoReturn:
-        broken = [name for name, tensor in (inputs or {}).items() if not bool(torch.isfinite(tensor).all())]
+        given = {} if inputs is None else {name: present_values(inputs, name) for name in modalities_of(inputs)}
+        broken = [name for name, tensor in given.items() if not bool(torch.isfinite(tensor).all())]
         cause = "The likely cause is a learning rate that is too high: try a tenth of it, or clip_gradient=1.0."
         if broken:
             cause = f"The cause is values in {', '.join(broken)} that are not finite: impute or remove them."

@@ -3,139 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-from jaxtyping import Float64
 from torch import nn
 
-from survlens.core.grid import TimeGrid
-from survlens.core.outcome import SurvivalOutcome
+from survlens.core.errors import InvalidValueError
 from survlens.encoders.mlp import MLP
-from survlens.heads.cox import CoxPH
-from survlens.heads.logistic_hazard import LogisticHazard
 from survlens.models.survival_model import SurvivalModel
-from survlens.training.estimator import NeuralEstimator
-from survlens.training.settings import FitSettings
+from survlens.training.estimator import HeadedEstimator
+from survlens.training.head_choice import GridRule, HeadKind
 
 
-class _TableEstimator(NeuralEstimator):
-    """A multilayer perceptron under a head."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class TableSurvival(HeadedEstimator):
+    """A multilayer perceptron of the table under the head of your choice: `TableSurvival(head=HeadKind.PMF)`.
 
-    hidden: Sequence[int]
-    dropout: float
-    epochs: int
-    batch: int
-    learning_rate: float
-    patience: int
-    device: str
+    The settings of training are those of `TrainedEstimator`, those of the head those of `HeadedEstimator`.
 
-    def _encoder(self) -> MLP:
-        return MLP(self.shapes_["table"][0], tuple(self.hidden), dropout=self.dropout)
+    Attributes:
+        hidden: Width of each hidden layer. Under `COX_TIME` the last of them also sees the time.
+        dropout: Share of units dropped in training.
+        batch_norm: Whether to normalise after each activation.
+    """
 
-    def _fit_settings(self, *, stop_early: bool) -> FitSettings:
-        return FitSettings(
-            epochs=self.epochs, batch=self.batch, learning_rate=self.learning_rate, seed=self.seed,
-            patience=self.patience if stop_early else None, device=self.device,
-        )  # fmt: skip
+    hidden: Sequence[int] = (32, 32)
+    dropout: float = 0.1
+    batch_norm: bool = False
+
+    def _network(self) -> nn.Module:
+        hidden, timed = tuple(self.hidden), self.head is HeadKind.COX_TIME
+        if timed and not hidden:
+            raise InvalidValueError("`hidden` must name at least one layer under COX_TIME; got none.")
+        layers = hidden[:-1] if timed else hidden
+        encoder = MLP(self.shapes_["table"][0], layers, dropout=self.dropout, batch_norm=self.batch_norm)
+        return SurvivalModel({"table": encoder}, self._head(encoder.out_features, hidden[-1] if timed else 0))
 
 
-class DeepSurv(_TableEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class DeepSurv(TableSurvival):
     """A Cox model whose log-risk is a multilayer perceptron of the table (Katzman et al. 2018).
 
-    Args:
-        hidden: Width of each hidden layer.
-        dropout: Share of units dropped in training.
-        epochs: Most passes over the training rows.
-        batch: Rows in a batch.
-        learning_rate: Step size of Adam.
-        patience: Epochs without a better validation loss after which training ends.
-        validation_fraction: Share of the training patients kept back to stop early; 0 for none.
-        seed: Seed of everything random.
-        device: "cpu", "cuda" or "auto".
-        unit: Unit of time, for a `y` that does not know it.
+    `TableSurvival` with `head=HeadKind.COX`; the settings are the same, without those of the head.
     """
 
-    def __init__(
-        self,
-        *,
-        hidden: Sequence[int] = (32, 32),
-        dropout: float = 0.1,
-        epochs: int = 100,
-        batch: int = 64,
-        learning_rate: float = 1e-3,
-        patience: int = 10,
-        validation_fraction: float = 0.2,
-        seed: int = 0,
-        device: str = "cpu",
-        unit: str = "time",
-    ):
-        self.hidden = hidden
-        self.dropout = dropout
-        self.epochs = epochs
-        self.batch = batch
-        self.learning_rate = learning_rate
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.seed = seed
-        self.device = device
-        self.unit = unit
-
-    def _network(self) -> nn.Module:
-        encoder = self._encoder()
-        return SurvivalModel({"table": encoder}, CoxPH(encoder.out_features))
+    head: HeadKind = field(default=HeadKind.COX, init=False)
+    intervals: int = field(default=1, init=False)
+    grid: GridRule = field(default=GridRule.QUANTILE, init=False)
+    edges: Sequence[float] | None = field(default=None, init=False)
 
 
-class DeepHazard(_TableEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class DeepHazard(TableSurvival):
     """The hazard of every interval of time from a multilayer perceptron of the table; hazards need not be proportional.
 
-    The intervals are cut at quantiles of the Kaplan-Meier curve of the training rows (Gensheimer and Narasimhan 2019).
-
-    Args:
-        intervals: Number of intervals.
-        hidden: Width of each hidden layer.
-        dropout: Share of units dropped in training.
-        epochs: Most passes over the training rows.
-        batch: Rows in a batch.
-        learning_rate: Step size of Adam.
-        patience: Epochs without a better validation loss after which training ends.
-        validation_fraction: Share of the training patients kept back to stop early; 0 for none.
-        seed: Seed of everything random.
-        device: "cpu", "cuda" or "auto".
-        unit: Unit of time, for a `y` that does not know it.
+    `TableSurvival` with `head=HeadKind.LOGISTIC_HAZARD` (Gensheimer and Narasimhan 2019).
     """
 
-    def __init__(
-        self,
-        *,
-        intervals: int = 20,
-        hidden: Sequence[int] = (32, 32),
-        dropout: float = 0.1,
-        epochs: int = 100,
-        batch: int = 64,
-        learning_rate: float = 1e-3,
-        patience: int = 10,
-        validation_fraction: float = 0.2,
-        seed: int = 0,
-        device: str = "cpu",
-        unit: str = "time",
-    ):
-        self.intervals = intervals
-        self.hidden = hidden
-        self.dropout = dropout
-        self.epochs = epochs
-        self.batch = batch
-        self.learning_rate = learning_rate
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.seed = seed
-        self.device = device
-        self.unit = unit
-
-    def _edges(self, outcome: SurvivalOutcome) -> Float64[np.ndarray, " edge"]:
-        return TimeGrid.quantile(outcome, self.intervals).edges.numpy()
-
-    def _network(self) -> nn.Module:
-        encoder = self._encoder()
-        grid = TimeGrid(torch.as_tensor(self.edges_, dtype=torch.float64), self.unit_)
-        return SurvivalModel({"table": encoder}, LogisticHazard(encoder.out_features, grid))
+    head: HeadKind = field(default=HeadKind.LOGISTIC_HAZARD, init=False)

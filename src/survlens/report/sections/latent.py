@@ -52,7 +52,8 @@ def embedding(content: RunContent) -> Section:
     if not content.embeddings:
         return left_out("embedding", "The embedding", "the run folder holds no embeddings")
     shares = {e.model: e.explained for e in content.explanations}
-    shown = tuple(replace(e, explained=shares.get(e.model, ())) for e in content.embeddings[:_MOST_PANELS])
+    panels = content.embeddings[:_MOST_PANELS]
+    shown = tuple(replace(e, explained=e.explained or shares.get(e.model, ())) for e in panels)
     unit = content.metrics.unit
     parts = {e.part for e in shown if e.part}
     whom = f"{' and '.join(sorted(parts))} patients" if parts else "all patients"

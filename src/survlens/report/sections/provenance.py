@@ -6,10 +6,11 @@ import re
 import shlex
 
 from survlens.report.blocks import Block, Bullets, Column, Paragraph, Section, Table, left_out
-from survlens.report.records import RunContent
+from survlens.report.records import Choice, RunContent
+from survlens.report.verdict import FEW_EVENTS
+from survlens.report.wording import MISSING, decimal, whole
 
 _FIRST = ("survlens", "command", "seed", "date", "python", "torch", "platform")
-_FEW_EVENTS = 100
 _VALIDATION = {
     "external": "Validation is external: scored patients come from another cohort than training patients. "
     "It shows how the models do in that cohort, not in every other.",
@@ -19,6 +20,7 @@ _VALIDATION = {
     "There is no external validation.",
 }
 """What each kind of split tells, where it is more than chance that divides the patients."""
+_INNER_SCORES = {"concordance": "Harrell's C (higher is better)", "loss": "loss (lower is better)"}
 _NO_EXTERNAL = "There is no external validation: scored patients come from the same source as training patients."
 
 
@@ -38,10 +40,10 @@ def limit_sentences(content: RunContent) -> tuple[str, ...]:
     if metrics.study.simulated:
         said.append("Survival was simulated with a known hazard, so the scores say nothing about real patients.")
     said.append(_VALIDATION.get(content.split, _NO_EXTERNAL))
-    if metrics.n_events < _FEW_EVENTS:
+    if metrics.n_events < FEW_EVENTS:
         said.append(
             f"Only {metrics.n_events} scored patients had the event. "
-            f"With fewer than {_FEW_EVENTS}, scores and calibration are imprecise."
+            f"With fewer than {FEW_EVENTS}, scores and calibration are imprecise."
         )
     if not any(model.seed_spread for model in metrics.models):
         said.append("Models were trained with one seed. Another seed would give somewhat different scores.")
@@ -79,6 +81,37 @@ def _latent_limits(content: RunContent) -> list[str]:
     return said
 
 
+def _choices(choices: tuple[Choice, ...]) -> Table:
+    """What was chosen where, and by what."""
+    heads = (
+        Column("Model", numeric=False),
+        Column("Fold"),
+        Column("Chosen settings", numeric=False),
+        Column("Inner score", numeric=False),
+        Column("Mean"),
+        Column("Candidates"),
+        Column("Inner folds"),
+    )
+    rows = tuple(
+        (
+            choice.label,
+            whole(choice.fold),
+            choice.settings,
+            _INNER_SCORES.get(choice.score, choice.score),
+            MISSING if choice.value is None else decimal(choice.value, 3),
+            whole(choice.candidates),
+            whole(choice.inner_folds),
+        )
+        for choice in choices
+    )
+    note = (
+        "Chosen by cross-validation, by patient, inside the training part of each fold; the patients who are scored "
+        "had no part in it. The inner score of the chosen settings is flattered by the choice: it says less of the "
+        "model than the scores of the comparison."
+    )
+    return Table("Settings chosen in each fold", heads, rows, note=note)
+
+
 def reproducibility(content: RunContent) -> Section:
     """Versions, seeds, hashes and the command."""
     facts = dict(content.environment)
@@ -88,10 +121,12 @@ def reproducibility(content: RunContent) -> Section:
     ordered = [key for key in _FIRST if facts.get(key)] + [
         key for key in sorted(facts) if key not in _FIRST and facts[key]
     ]
-    if not ordered and not content.hashes:
+    if not ordered and not content.hashes and not content.choices:
         return left_out("reproducibility", "Reproducibility", "the run folder holds no environment.json")
     heads = (Column("What", numeric=False), Column("Value", numeric=False))
     blocks: list[Block] = [Paragraph("Drawn from the run folder alone; no model was run to make this page.")]
+    if content.choices:
+        blocks.append(_choices(content.choices))
     if ordered:
         blocks.append(Table("Software, seed and command", heads, tuple((key, facts[key]) for key in ordered)))
     if content.hashes:
