@@ -43,6 +43,25 @@ def test_getting_started_shows_the_python_of_the_readme() -> None:
     assert [line for line in block.splitlines() if line not in readme] == []
 
 
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("families", r"torch\.Size\(\[200\]\)"),
+        ("cox_inference", r"(?s)clustered by \d+ patients.*robust_score.*GLOBAL"),
+        ("multimodal", r"(?s)tensor\(\[\[0\.0000, .*tensor\(\[1, 2, 3\]\)"),
+    ],
+)
+def test_the_python_of_a_page_runs(page: str, said: str) -> None:
+    blocks = _blocks(ROOT / "docs" / f"{page}.md", "python")
+    assert len(blocks) >= 3
+    assert re.search(said, _ran("\n".join(blocks)))
+
+
+def test_every_python_block_is_one_that_a_test_runs() -> None:
+    run = {"README", "getting_started", "migration", "extending", "families", "cox_inference", "multimodal"}
+    assert {page.stem for page in PAGES if _blocks(page, "python")} == run
+
+
 def test_the_python_of_the_migration_page_runs() -> None:
     pytest.importorskip("sksurv")
     blocks = _blocks(ROOT / "docs" / "migration.md", "python")
@@ -68,14 +87,23 @@ def test_the_head_of_the_extending_page_is_a_head() -> None:
     rate = head.risk(embedding).exp().double()
     expected = -torch.where(outcome.event > 0, rate.log(), 0.0) + rate * outcome.time
     torch.testing.assert_close(head.loss(embedding, outcome).double(), expected)
+    late = SurvivalOutcome.from_arrays(
+        outcome.time, outcome.event, "months", entry=outcome.time / 2, weight=[1.0, 2.0, 1.0, 3.0, 1.0]
+    )
+    expected = late.weights() * (-torch.where(late.event > 0, rate.log(), 0.0) + rate * late.time / 2)
+    torch.testing.assert_close(head.loss(embedding, late).double(), expected)
 
 
 def test_the_study_file_of_the_own_data_page_is_one(tmp_path: Path) -> None:
-    (block,) = _blocks(ROOT / "docs" / "own_data.md", "toml")
+    block, tuned = _blocks(ROOT / "docs" / "own_data.md", "toml")
     (tmp_path / "clinical.csv").write_text("patient,image,months,dead,age,grade\n", encoding="utf-8")
     (tmp_path / "study.toml").write_text(block, encoding="utf-8")
     settings = read_study(tmp_path / "study.toml", ())
     assert [model.name for model in settings.models if model.kind != "kaplan_meier"][-2:] == ["coxvae", "fusion"]
+    (tmp_path / "study.toml").write_text(f"{block}\n{tuned}", encoding="utf-8")
+    search = read_study(tmp_path / "study.toml", ()).model("net").tune
+    assert search is not None
+    assert len(search.candidates) == 8
 
 
 def _commands() -> Iterator[tuple[str, list[str]]]:

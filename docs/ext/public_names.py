@@ -96,8 +96,16 @@ def read_as_text(_app: Sphinx, _what: str, _name: str, _value: object, _options:
     lines[:] = [_as_text(line) for line in lines]
 
 
+def read_types_as_text(
+    _app: Sphinx, _what: str, _name: str, _value: object, _options: object, lines: list[str]
+) -> None:
+    """After napoleon: an axis such as "*stratum" in the type of an attribute is not the start of emphasis."""
+    lines[:] = [line.replace("*", "\\*") if line.lstrip().startswith(":vartype") else line for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Registers both."""
+    """Registers all three."""
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", read_as_text, priority=100)
+    app.connect("autodoc-process-docstring", read_types_as_text, priority=900)
     return {"parallel_read_safe": True}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from survlens.core.competing import CompetingRisksPrediction as CompetingRisksPrediction
     from survlens.core.grid import TimeGrid as TimeGrid
     from survlens.core.nonparametric import kaplan_meier as kaplan_meier
     from survlens.core.outcome import SurvivalOutcome as SurvivalOutcome
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from survlens.evaluate.uncertainty import bootstrap as bootstrap
     from survlens.evaluate.uncertainty import paired_difference as paired_difference
     from survlens.heads.cox import CoxPH as CoxPH
+    from survlens.heads.deephit import DeepHit as DeepHit
     from survlens.heads.logistic_hazard import LogisticHazard as LogisticHazard
     from survlens.models.classical import CoxRegression as CoxRegression
     from survlens.models.cox_vae import CoxVAE as CoxVAE
@@ -36,10 +38,13 @@ if TYPE_CHECKING:
     from survlens.models.saving import load_model as load_model
     from survlens.models.saving import save_model as save_model
     from survlens.models.survival_model import SurvivalModel as SurvivalModel
+    from survlens.training.head_choice import HeadKind as HeadKind
     from survlens.training.image_estimators import CoxVAESurvival as CoxVAESurvival
     from survlens.training.table_estimators import DeepSurv as DeepSurv
+    from survlens.training.table_estimators import TableSurvival as TableSurvival
 
 _HOME = {
+    "CompetingRisksPrediction": "core.competing",
     "TimeGrid": "core.grid",
     "kaplan_meier": "core.nonparametric",
     "SurvivalOutcome": "core.outcome",
@@ -56,6 +61,7 @@ _HOME = {
     "bootstrap": "evaluate.uncertainty",
     "paired_difference": "evaluate.uncertainty",
     "CoxPH": "heads.cox",
+    "DeepHit": "heads.deephit",
     "LogisticHazard": "heads.logistic_hazard",
     "CoxRegression": "models.classical",
     "CoxVAE": "models.cox_vae",
@@ -64,8 +70,10 @@ _HOME = {
     "load_model": "models.saving",
     "save_model": "models.saving",
     "SurvivalModel": "models.survival_model",
+    "HeadKind": "training.head_choice",
     "CoxVAESurvival": "training.image_estimators",
     "DeepSurv": "training.table_estimators",
+    "TableSurvival": "training.table_estimators",
 }
 
 

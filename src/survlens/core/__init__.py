@@ -35,6 +35,8 @@ from survlens.core.errors import (
 )
 from survlens.core.grid import EmptyIntervalWarning as EmptyIntervalWarning
 from survlens.core.grid import TimeGrid as TimeGrid
+from survlens.core.inputs import count_key as count_key
+from survlens.core.inputs import present_key as present_key
 from survlens.core.nonparametric import (
     EmptyRiskSetWarning as EmptyRiskSetWarning,
 )

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.risk_sets import Counts, counts, log_risk_sets
@@ -177,6 +178,7 @@ def kaplan_meier(outcome: SurvivalOutcome, *, confidence: float = 0.95, limits: 
     References:
         Kaplan and Meier 1958; Greenwood 1926.
     """
+    check_choice("limits", limits, Limits)
     if not 0 < confidence < 1:
         raise InvalidValueError(f"`confidence` must lie in (0, 1); got {confidence}.")
     found = _event_counts(outcome)
@@ -273,6 +275,7 @@ def log_breslow_baseline(
         outcome: What was observed of the same instances, in any order.
         ties: Rule for equal event times.
     """
+    check_choice("ties", ties, Ties)
     score = log_risk.detach().cpu().double().numpy() if isinstance(log_risk, Tensor) else np.asarray(log_risk, float)
     time, event = outcome.numpy()
     if score.shape != time.shape:

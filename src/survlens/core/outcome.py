@@ -166,8 +166,15 @@ class SurvivalOutcome:
         return self._each(lambda column: column[rows])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> SurvivalOutcome:
-        optional = [None if column is None else change(column) for column in (self.entry, self.weight, self.stratum)]
-        return SurvivalOutcome(change(self.time), change(self.event), self.unit, *optional)
+        """Rows of a valid outcome are valid: nothing but the shape is checked again."""
+        made = object.__new__(SurvivalOutcome)
+        for name in ("time", "event", "entry", "weight", "stratum"):
+            column = getattr(self, name)
+            object.__setattr__(made, name, None if column is None else change(column))
+        object.__setattr__(made, "unit", self.unit)
+        if made.time.ndim != 1:
+            raise InvalidValueError("rows of an outcome must be asked for by a slice or several positions; got one.")
+        return made
 
     @property
     def n_events(self) -> int:
@@ -212,7 +219,9 @@ class SurvivalOutcome:
         return self.time.detach().cpu().numpy(), self.event.detach().cpu().numpy()
 
     def to(self, device: torch.device | str) -> SurvivalOutcome:
-        """The same outcome on another device."""
+        """The same outcome on another device; itself where it is there already."""
+        if self.time.device == torch.device(device):
+            return self
         return self._each(lambda column: column.to(device))
 
 

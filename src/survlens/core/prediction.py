@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from survlens.core import surfaces
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import row_index
 
@@ -61,6 +62,7 @@ class SurvivalPrediction:
     log_hazard_rate: Float[Tensor, "instance time"] | None = None
 
     def __post_init__(self) -> None:
+        check_choice("interpolation", self.interpolation, Interpolation)
         times, log_survival = self.times, self.log_survival
         if times.ndim != 1 or log_survival.ndim != 2 or log_survival.shape[1] != times.shape[0] or not times.shape[0]:
             raise InvalidValueError(

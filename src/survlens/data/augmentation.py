@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.protocols import Inputs
-from survlens.data.loaders import Indices, Source
+from survlens.data.loaders import Indices, ItemSource, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,17 @@ class AugmentedSource:
         if self.modality not in inputs:
             raise InvalidValueError(f"`modality` must be one of {', '.join(inputs)}; got {self.modality!r}.")
         return {**inputs, self.modality: self.augmentation(inputs[self.modality])}, outcome
+
+    @property
+    def items(self) -> Int64[Tensor, " instance"]:
+        """Number of items of each row; 1 where the source has no rows of several."""
+        return self.source.items if isinstance(self.source, ItemSource) else torch.ones(len(self), dtype=torch.int64)
+
+    def for_epoch(self, generator: torch.Generator) -> AugmentedSource:
+        """The same rows with the items that one epoch of training reads."""
+        if not isinstance(self.source, ItemSource):
+            return self
+        return AugmentedSource(self.source.for_epoch(generator), self.augmentation, modality=self.modality)
 
 
 def _coins(images: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -8,6 +8,7 @@ from enum import Enum
 import numpy as np
 import pandas as pd
 
+from survlens.core.choices import check_choice
 from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.errors import InvalidValueError
 from survlens.core.prediction import SurvivalPrediction
@@ -49,6 +50,7 @@ def prediction_frame(
     Raises:
         InvalidValueError: If `index` has another length than the prediction.
     """
+    check_choice("layout", layout, FrameLayout)
     instances = _instances(index, len(prediction))
     causes = isinstance(prediction, CompetingRisksPrediction)
     values = prediction.cumulative_incidence.transpose(0, 1) if causes else prediction.survival

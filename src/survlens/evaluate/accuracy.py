@@ -9,6 +9,7 @@ from enum import Enum
 import numpy as np
 import torch
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.nonparametric import survival_curve
 from survlens.core.outcome import SurvivalOutcome
@@ -156,6 +157,7 @@ def brier_score(
     References:
         Graf, Schmoor, Sauerbrei and Schumacher 1999; Gerds and Schumacher 2006; Kattan and Gerds 2018.
     """
+    check_choice("null_model", null_model, NullModel)
     rows = _rows(prediction, outcome, as_times(times), training)
     null = survival_curve(training if null_model is NullModel.TRAINING else outcome).at(rows.times)
     by_time = rows.sums_by_time(prediction)
@@ -231,6 +233,7 @@ def reweighted_integrated_ipa(
     null_model: NullModel = NullModel.TEST,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function from multiplicities (draw, instance) to `integrated_ipa` of each draw, on one grid for all."""
+    check_choice("null_model", null_model, NullModel)
     rows = _rows(prediction, outcome, integral_grid(outcome, training, times, horizon), training)
     average = trapezoid_weights(rows.times)
     by_row = rows.sums_by_row(prediction, average)

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from survlens.core.aalen_johansen import cumulative_incidence
+from survlens.core.choices import check_choice
 from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
@@ -220,6 +221,7 @@ def brier_score_of_cause(
         Schoop, Beyersmann, Schumacher and Binder 2011; Kattan and Gerds 2018.
     """
     check_scored(outcome)
+    check_choice("null_model", null_model, NullModel)
     counts = _settings(outcome, cause)
     model = CensoringModel.fit(training, outcome)
     grid = model.check_times(as_times(times), outcome)

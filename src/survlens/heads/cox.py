@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction
@@ -40,6 +41,7 @@ class CoxPH(nn.Module):
         super().__init__()
         if in_features < 1:
             raise InvalidValueError(f"`in_features` must be >= 1; got {in_features}.")
+        check_choice("ties", ties, Ties)
         self.in_features, self.network, self.ties = in_features, network, ties
         if network is None:
             self.linear = nn.Linear(in_features, 1, bias=False)

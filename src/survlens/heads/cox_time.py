@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
@@ -72,6 +73,7 @@ class CoxTime(nn.Module):
             raise InvalidValueError(f"`controls` must be >= 1 or None; got {controls}.")
         if not hidden:
             raise InvalidValueError("`hidden` must name at least one layer; got none. For fixed risks use CoxPH.")
+        check_choice("ties", ties, Ties)
         self.in_features, self.hidden, self.time_scale = in_features, tuple(hidden), float(time_scale)
         self.controls, self.ties, self.network = controls, ties, network
         if network is None:

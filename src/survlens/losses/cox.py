@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.ties import Ties
@@ -41,10 +42,12 @@ def cox_partial_likelihood(
 
     Raises:
         InvalidValueError: If `log_risk` is not one value per instance of `outcome`.
+        InvalidTypeError: If `ties` is no member of `Ties`.
 
     References:
         Cox 1972; Breslow 1974; Efron 1977.
     """
+    check_choice("ties", ties, Ties)
     if log_risk.ndim != 1 or log_risk.shape != outcome.time.shape:
         raise InvalidValueError(
             "`log_risk` must have one value per instance; "

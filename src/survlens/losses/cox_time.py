@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.ties import Ties
@@ -40,6 +41,7 @@ def cox_time_loss(
     References:
         Cox 1972; Efron 1977; Kvamme, Borgan and Scheel 2019.
     """
+    check_choice("ties", ties, Ties)
     outcome = _on_device(rows, outcome)
     if outcome.n_events == 0:
         return log_risk(outcome.time, rows) * 0
@@ -79,28 +81,32 @@ def sampled_cox_time_loss(
     outcome = _on_device(rows, outcome)
     if outcome.n_events == 0:
         return log_risk(outcome.time, rows) * 0
-    # By stratum, and latest first within: a risk set runs from the first row of its stratum to the last of its time.
-    order = torch.argsort(outcome.time, descending=True)
-    stratum = outcome.strata()[order]
-    if outcome.stratum is not None:
-        order = order[torch.argsort(stratum, stable=True)]
-        stratum = outcome.stratum[order]
-    time = outcome.time[order]
-    case = (outcome.event[order] > 0).nonzero()[:, 0]
-    now = time[case][:, None]
-    start, end = _runs(stratum)[0][case], _runs(time, stratum)[1][case]
-    position = torch.rand((len(case), controls), dtype=torch.float64, device=time.device)
-    drawn = start[:, None] + (position * (end - start)[:, None]).long().clamp(max=(end - start)[:, None] - 1)
-    left_out = drawn == case[:, None]
-    if outcome.entry is not None:
-        left_out = left_out | (outcome.entry[order][drawn] >= now)
-    chosen = order[torch.cat([case[:, None], drawn], 1)]
-    value = log_risk(now, rows[chosen]).double()
+    case, drawn, left_out = (torch.from_numpy(part).to(rows.device) for part in _draws(outcome, controls))
+    chosen = torch.cat([case[:, None], drawn], 1)
+    value = log_risk(outcome.time[case][:, None], rows[chosen]).double()
     scored = value if outcome.weight is None else value + outcome.weight[chosen].log()
     scored = scored.masked_fill(torch.nn.functional.pad(left_out, (1, 0)), -torch.inf)
     terms = torch.logsumexp(scored, 1) - value[:, 0]
-    terms = terms * outcome.weights()[order[case]]
-    return torch.zeros_like(outcome.time).index_put((order[case],), terms).to(rows.dtype)
+    if outcome.weight is not None:
+        terms = terms * outcome.weight[case]
+    return torch.zeros_like(outcome.time).index_put((case,), terms).to(rows.dtype)
+
+
+def _draws(outcome: SurvivalOutcome, controls: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows with an event, the rows drawn for each of them, and which of these are to be left out."""
+    time, event = outcome.numpy()
+    stratum = outcome.strata().cpu().numpy()
+    # By stratum, and latest first within: a risk set runs from the first row of its stratum to the last of its time.
+    order = np.argsort(-time, kind="stable") if outcome.stratum is None else np.lexsort((-time, stratum))
+    time, stratum = time[order], stratum[order]
+    case = np.flatnonzero(event[order] > 0)
+    start, end = _runs(stratum)[0][case][:, None], _runs(time, stratum)[1][case][:, None]
+    position = torch.rand((len(case), controls), dtype=torch.float64).numpy()
+    drawn = start + np.minimum((position * (end - start)).astype(np.int64), end - start - 1)
+    left_out = drawn == case[:, None]
+    if outcome.entry is not None:
+        left_out |= outcome.entry.cpu().numpy()[order][drawn] >= time[case][:, None]
+    return order[case], order[drawn], left_out
 
 
 def log_baseline_jumps(
@@ -120,6 +126,7 @@ def log_baseline_jumps(
     References:
         Breslow 1972; Efron 1977.
     """
+    check_choice("ties", ties, Ties)
     outcome = _on_device(rows, outcome)
     if outcome.n_events == 0:
         return outcome.time[:0], outcome.time[:0]
@@ -145,10 +152,10 @@ def _on_device(rows: Tensor, outcome: SurvivalOutcome) -> SurvivalOutcome:
     return outcome.to(rows.device)
 
 
-def _runs(*keys: Tensor) -> tuple[Tensor, Tensor]:
+def _runs(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each position, where its run of equal keys starts and where it ends (exclusive)."""
-    change = torch.ones_like(keys[0], dtype=torch.bool)
-    change[1:] = torch.stack([key[1:] != key[:-1] for key in keys]).any(0)
-    starts = change.nonzero()[:, 0]
-    run = change.cumsum(0) - 1
-    return starts[run], torch.cat([starts[1:], starts.new_tensor([len(change)])])[run]
+    change = np.ones(len(keys[0]), dtype=bool)
+    change[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in keys])
+    starts = np.flatnonzero(change)
+    run = np.cumsum(change) - 1
+    return starts[run], np.append(starts[1:], len(change))[run]

@@ -14,13 +14,14 @@ import math
 from enum import Enum
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
 from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
+from survlens.losses.set_odds import log_odds_of_sets
 
 
 class CensoredCredit(Enum):
@@ -68,13 +69,14 @@ def logistic_hazard_loss(
     outcome = outcome.to(logits.device)
     survived, ended = interval_targets(outcome, grid, credit)
     # -logsigmoid(-z) is softplus(z) with its tail; torch's softplus drops e^-z above 20.
-    terms = -logsigmoid(torch.where(ended, logits, -logits))
+    sign = torch.where(ended, 1.0, -1.0).to(logits.dtype)
+    terms = -logsigmoid(logits * sign)
     if outcome.entry is not None:
         share = remaining_shares(outcome, grid).to(logits.dtype)
         part = ended & (share < 1)
         terms = torch.where(ended, terms, terms * share)
         terms = torch.where(part, -_log_hazard_of_a_share(logits, torch.where(part, share, 1.0)), terms)
-    return _weighted(torch.where(survived | ended, terms, 0.0).sum(1), outcome)
+    return _weighted((terms * (survived | ended)).sum(1), outcome)
 
 
 def pmf_loss(
@@ -107,7 +109,7 @@ def pmf_loss(
         Kvamme and Borgan 2021.
     """
     check_scores(logits, outcome, grid, causes=None)
-    return _mass_terms(logits[:, None], _any_cause(outcome), grid, credit)
+    return _mass_terms(logits[:, None], outcome, grid, credit)
 
 
 def competing_pmf_loss(
@@ -159,17 +161,22 @@ def interval_targets(
 
     The second is false everywhere for who was censored, or had the event past the last edge.
     """
-    edges = grid.edges.to(outcome.time.device)
-    reached = {
-        CensoredCredit.START: edges[1:],
-        CensoredCredit.MIDPOINT: (edges[1:] + edges[:-1]) / 2,
-        CensoredCredit.END: torch.nextafter(edges[:-1], edges[1:]),
-    }[credit]
+    reached = _reached(grid, credit, outcome.time.device)
     interval = grid.discretise(outcome)[:, None]
     columns = torch.arange(len(grid), device=outcome.time.device)
     died = (outcome.event > 0)[:, None]
     survived = torch.where(died, columns < interval, outcome.time[:, None] >= reached)
     return survived, died & (columns == interval)
+
+
+def _reached(grid: TimeGrid, credit: CensoredCredit, device: torch.device) -> Float64[Tensor, " time"]:
+    """Time at which each interval counts as survived by who was censored."""
+    edges = grid.edges.to(device)
+    if credit is CensoredCredit.START:
+        return edges[1:]
+    if credit is CensoredCredit.MIDPOINT:
+        return (edges[1:] + edges[:-1]) / 2
+    return torch.nextafter(edges[:-1], edges[1:])
 
 
 def remaining_shares(outcome: SurvivalOutcome, grid: TimeGrid) -> Float[Tensor, "instance time"]:
@@ -203,11 +210,6 @@ def check_scores(scores: Tensor, outcome: SurvivalOutcome, grid: TimeGrid, *, ca
         )
 
 
-def _any_cause(outcome: SurvivalOutcome) -> SurvivalOutcome:
-    event = outcome.event.clamp(max=1)
-    return SurvivalOutcome(outcome.time, event, outcome.unit, outcome.entry, outcome.weight, outcome.stratum)
-
-
 def _mass_terms(
     logits: Float[Tensor, "instance cause time"], outcome: SurvivalOutcome, grid: TimeGrid, credit: CensoredCredit
 ) -> Float[Tensor, " instance"]:
@@ -217,35 +219,37 @@ def _mass_terms(
     the softmax would round the first to 0 and could overflow for the second.
     """
     outcome = outcome.to(logits.device)
-    survived, ended = interval_targets(outcome, grid, credit)
-    inside = ended.any(1)[:, None]
-    causes = torch.arange(1, logits.shape[1] + 1, device=logits.device)[:, None]
-    of_cause = ended[:, None] & (outcome.event[:, None, None] == causes)
-    agrees = torch.where(inside[:, None], of_cause, ~survived[:, None]).flatten(1)
-    agrees = torch.cat([agrees, ~inside], 1)
-    scores = pad(logits.flatten(1), (0, 1))
-    possible = torch.ones_like(agrees)
+    agrees = _agreeing(outcome, grid, credit, causes=logits.shape[1])
+    scores, possible = pad(logits.flatten(1), (0, 1)), None
     if outcome.entry is not None:
         share = pad(remaining_shares(outcome, grid).repeat(1, logits.shape[1]), (0, 1), value=1.0)
         possible = share > 0
         scores = scores + torch.where(possible, share, 1.0).log().to(scores.dtype)
-    seen, other = _log_sum(scores, agrees & possible), _log_sum(scores, ~agrees & possible)
-    return _weighted(-logsigmoid((seen[0] - other[0]) + (seen[1] - other[1])), outcome)
+    return _weighted(-logsigmoid(log_odds_of_sets(scores, agrees, possible)), outcome)
 
 
-def _log_sum(scores: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the sum of exp(score) over the members of each row, in two parts: the largest score, and the rest.
+def interval_places(
+    outcome: SurvivalOutcome, grid: TimeGrid, credit: CensoredCredit
+) -> tuple[Int64[Tensor, " instance"], Int64[Tensor, " instance"]]:
+    """The interval of the event of each instance, -1 where there is none inside the grid, and how many it survived."""
+    interval = grid.discretise(outcome)
+    died = outcome.event > 0
+    seen = torch.searchsorted(_reached(grid, credit, outcome.time.device), outcome.time, right=True)
+    survived = torch.where(died, interval.clamp(max=len(grid)), seen)
+    return torch.where(died & (interval < len(grid)), interval, -1), survived
 
-    Large scores then meet each other before anything small is added. A row without members has a hugely negative first
-    part and no gradient.
 
-    `logsumexp` of scores masked by -inf has the gradient NaN in a row without members, and is slow: the exponential of
-    what underflows takes a hundred times as long as another.
-    """
-    lowest = torch.finfo(scores.dtype).min / 2
-    peak = scores.detach().masked_fill(~members, lowest).amax(1, keepdim=True)
-    shares = torch.where(members, scores - peak, 0.0).exp() * members
-    return peak[:, 0], shares.sum(1).clamp(min=1).log()
+def _agreeing(
+    outcome: SurvivalOutcome, grid: TimeGrid, credit: CensoredCredit, *, causes: int
+) -> Bool[Tensor, "instance score"]:
+    """Which of the masses, and last the tail, agree with what was seen: one, or all from some interval on."""
+    count = len(grid)
+    interval, survived = interval_places(outcome, grid, credit)
+    cause = outcome.event.clamp(max=causes) - 1  # with one cause, any is that one
+    scores = torch.arange(causes * count + 1, device=interval.device)
+    within = torch.where(scores < causes * count, scores % count, count)
+    own = scores == (cause * count + interval)[:, None]
+    return torch.where((interval < 0)[:, None], within >= survived[:, None], own)
 
 
 def _log_hazard_of_a_share(logits: Tensor, share: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
-from survlens.losses.discrete import CensoredCredit, check_scores, interval_targets
+from survlens.losses.discrete import CensoredCredit, check_scores, interval_places
 
 SMALLEST_SIGMA = 0.02
 
@@ -56,17 +56,17 @@ def ranking_loss(
     check_sigma(sigma)
     check_scores(incidence, outcome, grid, causes=int(incidence.shape[1]) if incidence.ndim == 3 else 0)
     outcome = outcome.to(incidence.device)
-    survived, ended = interval_targets(outcome, grid, credit)
-    rows = ended.any(1).nonzero()[:, 0]
-    interval = ended[rows].to(torch.int64).argmax(1)
+    place, survived = interval_places(outcome, grid, credit)
+    rows = (place >= 0).nonzero()[:, 0]
+    interval = place[rows]
     columns = (outcome.event[rows] - 1) * len(grid) + interval
     there = incidence.flatten(1).index_select(1, columns).T  # (event, instance)
     own = there[torch.arange(len(rows), device=rows.device), rows][:, None]
-    compared = survived[:, interval].T
+    compared = survived > interval[:, None]
     if outcome.entry is not None:
         compared = compared & (outcome.entry < outcome.time[rows, None])
     weight = outcome.weights().to(incidence.dtype)
-    terms = torch.where(compared, ((there - own) / sigma).exp(), torch.zeros_like(there))
+    terms = ((there - own) / sigma).exp() * compared
     losses = weight[rows] * (terms @ (weight / weight.sum()))
     return incidence.new_zeros(len(outcome)).index_put((rows,), losses)
 

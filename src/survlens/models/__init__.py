@@ -16,6 +16,7 @@ from survlens.models.cox_inference import scaled_schoenfeld_residuals as scaled_
 from survlens.models.cox_inference import schoenfeld_residuals as schoenfeld_residuals
 from survlens.models.cox_inference import score_residuals as score_residuals
 from survlens.models.cox_inference import survival_interval as survival_interval
+from survlens.models.cox_vae import CoxVAE as CoxVAE
 from survlens.models.estimator import (
     SurvivalEstimator as SurvivalEstimator,
 )
@@ -43,3 +44,7 @@ from survlens.models.penalised import (
 from survlens.models.penalised import (
     RidgeCox as RidgeCox,
 )
+from survlens.models.saving import SavedModel as SavedModel
+from survlens.models.saving import load_model as load_model
+from survlens.models.saving import save_model as save_model
+from survlens.models.survival_model import SurvivalModel as SurvivalModel

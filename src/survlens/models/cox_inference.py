@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.nonparametric import Limits, survival_curve
 from survlens.core.outcome import SurvivalOutcome
@@ -244,6 +245,7 @@ def proportional_hazards_test(
 
 
 def _transformed(outcome: SurvivalOutcome, transform: TimeTransform) -> Float64[np.ndarray, " instance"]:
+    check_choice("transform", transform, TimeTransform)
     time = outcome.numpy()[0]
     if transform is TimeTransform.KAPLAN_MEIER:
         plain = SurvivalOutcome(outcome.time, outcome.event, outcome.unit, outcome.entry)
@@ -352,6 +354,7 @@ def survival_interval(
     """
     if not 0 < confidence < 1:
         raise InvalidValueError(f"`confidence` must lie in (0, 1); got {confidence}.")
+    check_choice("limits", limits, Limits)
     prediction = model.predict_survival(new, times, stratum=stratum)
     rows = _rows(model, X, y)
     at, values = prediction.times.numpy(), model._matrix(new) - model.centre_

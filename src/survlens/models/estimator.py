@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import CorruptFileError, FitError, InvalidValueError, NotFittedError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.pair_counts import pair_counts
@@ -57,6 +58,7 @@ class SurvivalEstimator(BaseEstimator, ABC):
         Raises:
             InvalidValueError: If `X` is not finite, `X` and `y` differ in length, or `y` holds entries, weights or
                 strata that the model cannot honour.
+            InvalidTypeError: If a setting is not a member of its enumeration, such as a string.
             FitError: If there is no event, or the fit fails.
         """
 
@@ -103,6 +105,7 @@ class SurvivalEstimator(BaseEstimator, ABC):
         return y if isinstance(y, SurvivalOutcome) else outcome_from(y, unit=self.unit)
 
     def _training_rows(self, X: Covariates, y: object) -> tuple[CovariateMatrix, SurvivalOutcome]:
+        self._check_choices()
         matrix, outcome = covariate_matrix(X), self._outcome(y)
         self._check_honoured(outcome)
         rows = len(matrix.values)
@@ -115,6 +118,11 @@ class SurvivalEstimator(BaseEstimator, ABC):
         self.modalities_ = matrix.modalities
         self.unit_ = outcome.unit
         return matrix, outcome
+
+    def _check_choices(self) -> None:
+        """Refuses a setting that is the name of a choice, not the choice."""
+        for name, kind in self._choices.items():
+            check_choice(name, getattr(self, name), kind)
 
     def _check_honoured(self, outcome: SurvivalOutcome) -> None:
         unheard = tuple(name for name in OPTIONAL_PARTS if name not in self._honours)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 
 Present = Mapping[str, Bool[Tensor, " instance"]]
@@ -53,6 +54,7 @@ class Concatenation(nn.Module):
         modality_dropout: float = 0.0,
     ):
         super().__init__()
+        check_choice("missing", missing, Missing)
         self.modalities, self.missing, self.modality_dropout = tuple(modalities), missing, modality_dropout
         self.widths = None if widths is None else _checked_widths(self.modalities, widths)
         self.out_features = None

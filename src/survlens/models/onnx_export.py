@@ -126,7 +126,7 @@ class _Graph(nn.Module):
 
     def __init__(self, model: nn.Module, times: Times) -> None:
         super().__init__()
-        if not hasattr(model, "embed") or not hasattr(model, "head"):
+        if not isinstance(model, nn.Module) or not hasattr(model, "embed") or not hasattr(model, "head"):
             raise InvalidTypeError(
                 f"`model` must be a module with `embed` and `head`, such as SurvivalModel; got {type(model).__name__}. "
                 "Of an estimator, export `model_`."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from survlens.core.choices import check_choice
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.ties import Ties
 from survlens.models.risk_ranges import AtRisk, FollowedFromStart, risk_ranges
@@ -57,6 +58,7 @@ class RiskSets:
     @staticmethod
     def of(outcome: SurvivalOutcome, ties: Ties) -> RiskSets:
         """Risk sets of `outcome`; any cause counts as an event."""
+        check_choice("ties", ties, Ties)
         time, event = outcome.numpy()
         order = np.argsort(-time, kind="stable")
         falling, died = time[order], event[order] > 0

@@ -15,6 +15,7 @@ from survlens.data.findings import Finding, Severity, finding
 from survlens.data.pixels import Channels
 from survlens.data.preprocessing import Preprocessing
 from survlens.study.bench import preprocessing_settings
+from survlens.study.covariate_names import chosen
 from survlens.study.model_settings import KINDS, CoxModel, ForestModel, LassoCoxModel, Modality, ModelEntry
 from survlens.study.networks import Shape, network
 from survlens.study.settings import DataSettings, SplitKind, StudySettings
@@ -82,12 +83,13 @@ def study_advice(settings: StudySettings, cohort: Cohort, external: SurvivalOutc
     events = float(outcome.n_events)
     plain = replace(cohort, images=None, masks=None)
     asked = replace(preprocessing_settings(settings.data), mask_channel=False)
-    features = len(Preprocessing.fit(plain, asked).feature_names) if cohort.covariates else 0
-    stopped = 1 - settings.split.validation_fraction
+    columns = {each.name: len(each.features()) for each in Preprocessing.fit(plain, asked).columns}
+    features = {entry.name: _features(entry, columns) for entry in settings.models}
+    learning = (events * learnt, events * learnt * (1 - settings.split.validation_fraction))
     demands = [
         demand
         for entry in settings.models
-        if (demand := _demand(entry, settings.data, features, outcome, (events * learnt, events * learnt * stopped)))
+        if (demand := _demand(entry, settings.data, features[entry.name], outcome, learning))
     ]
     tested = events * scored if external is None else float(external.n_events)
     penalised = [entry.name for entry in settings.models if _is_penalised(entry)]
@@ -190,6 +192,12 @@ def _demand(
     return None
 
 
+def _features(entry: ModelEntry, columns: Mapping[str, int]) -> int:
+    """Features of the table that a model takes."""
+    taken = tuple(columns) if entry.columns is None else chosen(entry.columns, tuple(columns))
+    return sum(columns[name] for name in taken)
+
+
 def _is_penalised(entry: ModelEntry) -> bool:
     settings = entry.settings
     return isinstance(settings, LassoCoxModel) or (isinstance(settings, CoxModel) and settings.penalty > 0)
@@ -207,7 +215,7 @@ def _shares(settings: StudySettings) -> tuple[float, float]:
     split = settings.split
     if split.kind is SplitKind.HOLDOUT:
         return 1 - split.test_fraction, split.test_fraction
-    if split.kind is SplitKind.FOLDS:
+    if split.kind in (SplitKind.FOLDS, SplitKind.SITE_FOLDS):
         return 1 - 1 / split.folds, 1.0
     return 1.0, 1.0
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from survlens.data.pixels import ImageScaling
+from survlens.data.pixels import Channels, ImageScaling
 from survlens.study.binding import Origin
+from survlens.study.covariate_names import matching
 from survlens.study.model_section import CLINICAL_COX
 from survlens.study.model_settings import Modality, ModelEntry
-from survlens.study.network_settings import CoxVaeModel, VaeEncoder
+from survlens.study.network_settings import CoxVaeModel, PoolingKind, VaeEncoder
 from survlens.study.rules import shown
 from survlens.study.settings import DataSettings, EvaluationSettings, SplitKind, SplitSettings
+from survlens.study.toml_lines import Key
 
 
 def check_agreement(sections: Mapping[str, Any], models: Sequence[ModelEntry], origin: Origin) -> None:
@@ -32,7 +34,8 @@ def check_agreement(sections: Mapping[str, Any], models: Sequence[ModelEntry], o
 
 
 def _check_split(data: DataSettings, split: SplitSettings, origin: Origin) -> None:
-    needed = {SplitKind.SITE: ("site", data.site), SplitKind.DATE: ("date", data.date)}
+    site = ("site", data.site)
+    needed = {SplitKind.SITE: site, SplitKind.SITE_FOLDS: site, SplitKind.DATE: ("date", data.date)}
     key, column = needed.get(split.kind, ("", "given"))
     if column is None:
         kind = f'[split] kind = "{split.kind.value}"'
@@ -65,15 +68,53 @@ def _check_model(data: DataSettings, entry: ModelEntry, at: int, origin: Origin)
         raise origin.error((*key, "inputs"), "not name the table", "no covariates in [data]", advice)
     if CLINICAL_COX in entry.needs and not data.covariates:
         raise origin.error((*key, "members"), f"not name {CLINICAL_COX}", "no covariates in [data]")
+    _check_columns(data, entry, key, origin)
+    _check_images(data, entry, key, origin)
     settings = entry.settings
     if isinstance(settings, CoxVaeModel):
         if Modality.IMAGE not in entry.inputs:
             raise origin.error((*key, "inputs"), 'hold "image" for a cox_vae', "the table alone")
         if data.image_scaling is not ImageScaling.UNIT:
-            raise origin.error(("data", "image_scaling"), f'be "unit" for the cox_vae {entry.name}', '"standardise"')
+            got = shown(data.image_scaling.value)
+            raise origin.error(("data", "image_scaling"), f'be "unit" for the cox_vae {entry.name}', got)
+        if data.channels is Channels.STAINS:
+            rule = f'be "grey" or "rgb" for the cox_vae {entry.name}, whose images stay in [0, 1]'
+            raise origin.error(("data", "channels"), rule, shown(data.channels.value))
         stages = 1 if settings.hidden is None else len(settings.hidden)
         if settings.encoder is VaeEncoder.RESIDUAL and data.image_size % 2**stages:
             rule = f"be a multiple of {2**stages}, because {entry.name} halves the image {stages} times"
             raise origin.error(
                 ("data", "image_size"), rule, shown(data.image_size), "Change it, or give fewer `hidden`."
             )
+
+
+def _check_columns(data: DataSettings, entry: ModelEntry, key: Key, origin: Origin) -> None:
+    if entry.columns is not None and Modality.TABLE not in entry.inputs:
+        raise origin.error((*key, "columns"), "be left out for a model that does not look at the table", "columns")
+    for name in entry.columns or ():
+        if not matching(name, data.covariates):
+            raise origin.unknown((*key, "columns", name), data.covariates, "covariate of [data], or a pattern of some")
+
+
+def _check_images(data: DataSettings, entry: ModelEntry, key: Key, origin: Origin) -> None:
+    """What is asked of images needs images, and what is done to them leaves them what they are."""
+    fit = entry.fit
+    if Modality.IMAGE not in entry.inputs:
+        if entry.pooling is not PoolingKind.NONE:
+            rule, advice = 'be "none" for a model that looks at no image', 'Add inputs = ["image"].'
+            raise origin.error((*key, "pooling"), rule, shown(entry.pooling.value), advice)
+        if fit.augmentation.active:
+            rule = "change no images for a model that looks at none"
+            raise origin.error((*key, "fit"), rule, "flips, quarter_turns, gain or shift")
+        return
+    shaded = next((name for name in ("gain", "shift") if getattr(fit, name) > 0), None)
+    if shaded is not None and isinstance(entry.settings, CoxVaeModel):
+        raise origin.error(
+            (*key, "fit", shaded), "be 0 for a cox_vae, whose images stay in [0, 1]", shown(getattr(fit, shaded))
+        )
+    if shaded is not None and data.mask is not None:
+        rule = "be 0 where a mask is a channel of the image"
+        raise origin.error((*key, "fit", shaded), rule, shown(getattr(fit, shaded)))
+    if entry.pooling is not PoolingKind.NONE and data.patient is None:
+        rule, advice = 'be "none" without a patient column', 'Add patient = "COLUMN" to [data].'
+        raise origin.error((*key, "pooling"), rule, shown(entry.pooling.value), advice)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
 
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.protocols import Inputs
+from survlens.data.bags import BagSource
 from survlens.data.cohort import Cohort
 from survlens.data.loaders import CohortSource, Indices, Source, SubsetSource, TensorSource, as_rows
 from survlens.data.preprocessing import Preprocessing, PreprocessingSettings, Unseen
 from survlens.data.splits import Split, Splits, k_fold, validation_part
+from survlens.study.covariate_names import chosen
 from survlens.study.model_settings import Modality
 from survlens.study.settings import DataSettings
 
@@ -34,6 +36,7 @@ class Bench:
         sources: Rows of the whole cohort by what a model looks at.
         times: Times at which curves are kept.
         fingerprint: Hash of the training rows.
+        kept_bags: Rows of patients with several images that were asked for before.
     """
 
     cohort: Cohort
@@ -44,6 +47,7 @@ class Bench:
     sources: Mapping[frozenset[Modality], Source]
     times: np.ndarray
     fingerprint: str
+    kept_bags: dict[object, BagSource] = field(default_factory=dict)
 
     @staticmethod
     def of(cohort: Cohort, split: Split, fold: int, data: DataSettings, times: np.ndarray) -> Bench:
@@ -85,14 +89,42 @@ class Bench:
         learnt = cohort[fitted_rows(split)]
         preprocessing = Preprocessing.fit(learnt, settings)
         table = preprocessing.transform_table(cohort.table)
-        sources: dict[frozenset[Modality], Source] = {}
-        if preprocessing.columns:
-            sources[frozenset({Modality.TABLE})] = TensorSource({"table": table}, cohort.outcome)
-        if preprocessing.image is not None:
-            pictures = CohortSource(cohort, replace(preprocessing, columns=()))
-            sources[frozenset({Modality.IMAGE})] = pictures
-            sources[frozenset({Modality.IMAGE, Modality.TABLE})] = WithTable(pictures, table)
+        pictures = None if preprocessing.image is None else CohortSource(cohort, replace(preprocessing, columns=()))
+        sources = _sources(cohort, table, pictures)
         return Bench(cohort, split, fold, preprocessing, table, sources, times, learnt.fingerprint())
+
+    def taking(self, patterns: tuple[str, ...] | None) -> Bench:
+        """The same split for a model that takes some of the covariates.
+
+        Args:
+            patterns: Names of covariates, or patterns of them; None for all.
+        """
+        if patterns is None:
+            return self
+        known = self.preprocessing.columns
+        names = chosen(patterns, [column.name for column in known])
+        kept = replace(self.preprocessing, columns=tuple(column for column in known if column.name in names))
+        features = [self.preprocessing.feature_names.index(name) for name in kept.feature_names]
+        table = self.table[:, features]
+        sources = _sources(self.cohort, table, self.sources.get(frozenset({Modality.IMAGE})))
+        return replace(self, preprocessing=kept, table=table, sources=sources)
+
+    def bags(self, inputs: tuple[Modality, ...], max_items: int | None) -> BagSource:
+        """Patients of the cohort with all their images; at most `max_items` of them are read in an epoch.
+
+        Raises:
+            DataError: If the model takes a covariate that differs between rows of a patient.
+        """
+        columns = self.preprocessing.columns if Modality.TABLE in inputs else ()
+        names = [column.name for column in columns]
+        key = (tuple(names), max_items)
+        if key not in self.kept_bags:
+            covariates = tuple(each for each in self.cohort.covariates if each.name in names)
+            table = self.cohort.table[[each.name for each in covariates]]
+            cohort = replace(self.cohort, table=table, covariates=covariates)
+            preprocessing = replace(self.preprocessing, columns=columns)
+            self.kept_bags[key] = BagSource(cohort, preprocessing, max_items=max_items)
+        return self.kept_bags[key]
 
     @property
     def rows(self) -> np.ndarray:
@@ -127,6 +159,17 @@ class WithTable:
         """Pictures, features and outcome of some rows."""
         inputs, outcome = self.pictures.batch(indices)
         return {**inputs, "table": self.table[as_rows(indices)]}, outcome
+
+
+def _sources(cohort: Cohort, table: Tensor, pictures: Source | None) -> dict[frozenset[Modality], Source]:
+    """Rows of a cohort by what a model looks at."""
+    sources: dict[frozenset[Modality], Source] = {}
+    if table.shape[1]:
+        sources[frozenset({Modality.TABLE})] = TensorSource({"table": table}, cohort.outcome)
+    if pictures is not None:
+        sources[frozenset({Modality.IMAGE})] = pictures
+        sources[frozenset({Modality.IMAGE, Modality.TABLE})] = WithTable(pictures, table)
+    return sources
 
 
 def fitted_rows(split: Split) -> np.ndarray:

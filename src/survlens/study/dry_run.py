@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 
 from survlens.artifacts.run_folder import RunFolder
+from survlens.data.loaders import ItemSource
 from survlens.study.bench import Bench, curve_times, fitted_rows
 from survlens.study.estimators import is_classical
-from survlens.study.model_settings import Modality, ModelEntry
+from survlens.study.model_rows import learnt_rows
+from survlens.study.model_settings import ModelEntry
 from survlens.study.network_settings import CoxVaeModel
 from survlens.study.networks import fit_settings, network, objective
 from survlens.study.run import Prepared, units_of
@@ -46,12 +48,13 @@ def _step(entry: ModelEntry, bench: Bench) -> str:
         return f"waits for {', '.join(entry.needs)}"
     if is_classical(entry):
         return f"would be fitted on {len(bench.one_per_patient(fitted_rows(bench.split)))} patients"
-    rows = bench.split.train if Modality.IMAGE in entry.inputs else bench.one_per_patient(bench.split.train)
-    source = bench.subset(entry.inputs, rows)
+    bench = bench.taking(entry.columns)
+    generator = torch.Generator().manual_seed(entry.seeds[0])
+    source = learnt_rows(entry, bench)
     settings = fit_settings(entry, entry.seeds[0], validated=bench.split.validation is not None)
     model = network(entry, entry.seeds[0], bench.preprocessing.image_shape, bench.table.shape[1], source.outcome)
-    inputs, outcome = source.batch(torch.arange(min(settings.batch, len(source))))
-    generator = torch.Generator().manual_seed(settings.seed)
+    read = source.for_epoch(generator) if isinstance(source, ItemSource) else source
+    inputs, outcome = read.batch(torch.arange(min(settings.batch, len(read))))
     value = objective(entry)(model, inputs, outcome, TrainingProgress(0, 1, 0, 1, generator))
     value.total.backward()
     settings.optimiser(model.parameters(), lr=settings.learning_rate).step()  # type: ignore[call-arg]

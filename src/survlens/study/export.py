@@ -12,6 +12,7 @@ import torch
 from survlens.artifacts.run_folder import RunFolder
 from survlens.core.errors import UsageError
 from survlens.data.preprocessing import Preprocessing
+from survlens.encoders.pooling import MultipleInstance
 from survlens.models.onnx_export import PREPROCESSING_NOTE, export_onnx
 from survlens.models.saving import DESCRIPTION, load_model
 
@@ -35,6 +36,8 @@ def export_model(run: RunFolder, name: str, out: Path, *, times: Sequence[float]
     """
     saved = load_model(_folder(run, name, fit))
     model: Any = saved.model
+    if any(isinstance(module, MultipleInstance) for module in model.modules()):
+        raise UsageError(f"`name` must be a network of single images; {name!r} pools those of a patient.")
     preprocessing: Any = saved.extra["preprocessing"]
     fitted = Preprocessing.from_json(preprocessing)
     features = fitted.feature_names

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from survlens.explain.latent import per_patient
 from survlens.models.cox_vae import CoxVAE
 from survlens.models.estimator import SurvivalEstimator
 from survlens.study.bench import Bench
 from survlens.study.estimators import estimator
-from survlens.study.model_settings import KaplanMeierModel, Modality, ModelEntry
+from survlens.study.model_rows import asked_rows, learnt_rows
+from survlens.study.model_settings import KaplanMeierModel, ModelEntry
 from survlens.study.networks import fit_settings, network, objective
 from survlens.study.unit import BLOCK, OnEpoch
 from survlens.training.fit import FitHistory, fit
+from survlens.training.reading import embeddings_of
 
 
 def fitted_network(
@@ -40,31 +43,52 @@ def fitted_network(
         resume: Go on from a checkpoint, if there is one.
         on_epoch: Told of every epoch.
     """
+    bench = bench.taking(entry.columns)
     split, shape, features = bench.split, bench.preprocessing.image_shape, bench.table.shape[1]
-    train_rows = split.train if Modality.IMAGE in entry.inputs else bench.one_per_patient(split.train)
-    train = bench.subset(entry.inputs, train_rows)
-    validation = None if split.validation is None else bench.subset(entry.inputs, split.validation)
+    train = learnt_rows(entry, bench)
+    validation = None if split.validation is None else asked_rows(entry, bench, split.validation).source
     model = network(entry, seed, shape, features, train.outcome)
     settings = fit_settings(entry, seed, validated=validation is not None)
     history = fit(model, train, validation, objective(entry), settings, folder=folder, resume=resume, on_epoch=on_epoch)
     return model, history
 
 
+def embedding_and_place(model: Any, bench: Bench, entry: ModelEntry, rows: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """What the head of a fitted network sees of some rows, computed where it was trained.
+
+    Args:
+        model: A fitted network.
+        bench: The split.
+        entry: The network in the study.
+        rows: Rows of the cohort.
+
+    Returns:
+        Embeddings, and the row among them of each of `rows`: rows of a pooled patient share one.
+    """
+    asked = asked_rows(entry, bench.taking(entry.columns), rows)
+    device = fit_settings(entry, entry.seeds[0], validated=False).torch_device()
+    return embeddings_of(model, asked.source, batch=BLOCK, device=device), asked.place
+
+
 @torch.no_grad()
 def network_risk(model: Any, bench: Bench, entry: ModelEntry, rows: np.ndarray) -> np.ndarray:
     """The risk of some rows by a fitted network; higher is worse."""
-    source = bench.subset(entry.inputs, rows)
-    blocks = torch.arange(len(source)).split(BLOCK)
-    return np.concatenate([model.risk(source.batch(block)[0]).double().numpy() for block in blocks])
+    embedding, place = embedding_and_place(model, bench, entry, rows)
+    return np.concatenate([model.head.risk(part).double().numpy() for part in embedding.split(BLOCK)])[place]
 
 
 @torch.no_grad()
 def network_embedding(model: Any, bench: Bench, entry: ModelEntry, rows: np.ndarray) -> np.ndarray:
     """The embedding of some rows by a fitted network; latent means of a CoxVAE."""
-    source = bench.subset(entry.inputs, rows)
-    embed = model.latent if isinstance(model, CoxVAE) else model.embed
-    blocks = torch.arange(len(source)).split(BLOCK)
-    return np.concatenate([embed(source.batch(block)[0]).double().numpy() for block in blocks])
+    embedding, place = embedding_and_place(model, bench, entry, rows)
+    return latent_part(model, embedding).double().numpy()[place]
+
+
+def latent_part(model: Any, embedding: Tensor) -> Tensor:
+    """The embedding without the covariates that a CoxVAE puts behind its latent means."""
+    if not isinstance(model, CoxVAE):
+        return embedding
+    return embedding[:, : embedding.shape[1] - model.covariates]
 
 
 def fitted_classical(
@@ -88,7 +112,8 @@ def fitted_classical(
     return estimator(entry, seed).fit(pd.DataFrame(means, columns=frame.columns), outcome)
 
 
-def table_frame(bench: Bench) -> pd.DataFrame:
-    """Features of the clinical table, in the order of `bench.rows`."""
+def table_frame(bench: Bench, entry: ModelEntry) -> pd.DataFrame:
+    """Features of the columns that a model takes of the clinical table, in the order of `bench.rows`."""
+    bench = bench.taking(entry.columns)
     values = bench.table[torch.from_numpy(bench.rows)].double().numpy()
     return pd.DataFrame(values, columns=pd.Index(bench.preprocessing.feature_names))

@@ -41,7 +41,7 @@ def fuse(unit: Unit, bench: Bench, run: RunFolder, models: Models, *, count: Cou
         count: Told of every inner fit.
     """
     folder, names = run.model(unit.entry.name) / unit.name, unit.entry.needs
-    as_fitted = {name: chosen_entry(entry, unit.fold, run) for name, entry in models.items()}
+    as_fitted = {name: chosen_entry(models[name], unit.fold, run) for name in _all_needed(unit.entry, models)}
     fits = len(names) * _folds(unit.entry)
     with count(f"{unit.title}: cross-fitting its members", fits) as on_fit:
         kept = _Kept(folder / "out_of_fold.parquet", on_fit)
@@ -59,6 +59,11 @@ def fuse(unit: Unit, bench: Bench, run: RunFolder, models: Models, *, count: Cou
     stratum = bench.cohort.outcome[bench.rows].stratum
     strata = None if stratum is None else stratum.numpy()
     return UnitResult(fused.risk(risks), curves_of(fused.regression, fused.columns(risks), bench.times, strata))
+
+
+def _all_needed(entry: ModelEntry, models: Models) -> set[str]:
+    """Names of the models that a model is built on, and of those that they are built on."""
+    return {other for name in entry.needs for other in (name, *_all_needed(models[name], models))}
 
 
 def _folds(entry: ModelEntry) -> int:
@@ -125,7 +130,7 @@ class _Members:
             fused = _fused(entry, bench, self.models, self.seed, _Kept())
             return fused.risk({member: self.risk(member) for member in entry.needs})
         if is_classical(entry):
-            frame = table_frame(bench)
+            frame = table_frame(bench, entry)
             if isinstance(entry.settings, DownstreamModel):
                 network = self.models[entry.settings.embedding]
                 values = network_embedding(self._network(network), bench, network, bench.rows)

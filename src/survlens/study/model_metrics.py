@@ -13,6 +13,7 @@ from survlens.data.columns import column_of
 from survlens.study.curves import brier_curve, calibration, risk_group_curves
 from survlens.study.model_scores import ModelScores, model_scores, within_fold_concordance
 from survlens.study.model_settings import DownstreamModel, LateFusionModel, Modality, ModelEntry
+from survlens.study.network_settings import PoolingKind
 from survlens.study.scoring import Draws, Scored, scored_patients
 from survlens.study.settings import StudySettings
 from survlens.study.tune_settings import TuneScore
@@ -80,10 +81,26 @@ def seen_by(entry: ModelEntry, settings: StudySettings) -> tuple[Modality, ...]:
     return tuple(each for each in Modality if each in seen)
 
 
+_POOLED = {
+    PoolingKind.MEAN: "mean embedding",
+    PoolingKind.ATTENTION: "attention-weighted mean embedding",
+    PoolingKind.WORST: "embedding of one, chosen by a learned score,",
+}
+
+
 def _note(entry: ModelEntry) -> str:
     notes = []
     if len(entry.seeds) > 1:
         notes.append(f"scores are those of seed {entry.seeds[0]}; {len(entry.seeds)} seeds were fitted")
+    if entry.columns is not None:
+        notes.append(f"takes {', '.join(entry.columns)} of the table")
+    if entry.pooling is not PoolingKind.NONE:
+        notes.append(f"{_POOLED[entry.pooling]} of a patient's images")
+    if Modality.IMAGE in entry.inputs:
+        said = entry.fit.augmentation
+        changes = {"mirrored": said.flips, "turned by quarters": said.quarter_turns, "shaded": said.gain + said.shift}
+        if said.active:
+            notes.append(f"training images {', '.join(name for name, done in changes.items() if done)} at random")
     if entry.tune is not None:
         score = "highest mean C" if entry.tune.rules.score is TuneScore.CONCORDANCE else "lowest mean loss"
         notes.append(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from survlens.study.binding import Origin, bind, section
-from survlens.study.model_settings import KINDS, DownstreamModel, Kind, ModelEntry
+from survlens.study.model_settings import KINDS, DownstreamModel, Kind, Modality, ModelEntry
 from survlens.study.network_settings import FitPlan
 from survlens.study.rules import shown
 from survlens.study.settings import DataSettings
@@ -52,6 +52,7 @@ def _model(row: Mapping[str, object], key: Key, seed: int, origin: Origin) -> Mo
     own = {each.name for each in fields(kind.settings)}
     sections = ({"fit"} if kind.trained else set()) | ({"tune"} if kind.allowed else set())
     shared = {"name", "kind", "inputs", "label", "seeds"} | sections
+    shared |= {"columns"} if Modality.TABLE in kind.allowed else set()
     for name in row:
         if name not in own | shared:
             raise origin.unknown((*key, name), own | shared, f"setting of {kind_name}")

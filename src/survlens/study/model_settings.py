@@ -14,6 +14,7 @@ from survlens.study.network_settings import (
     DeepHitModel,
     DiscreteModel,
     FitPlan,
+    PoolingKind,
 )
 from survlens.study.rules import (
     SettingError,
@@ -202,6 +203,7 @@ class ModelEntry:
         kind: Key of `KINDS`.
         settings: Settings of its kind.
         inputs: What it looks at.
+        columns: Covariates that it takes, or shell-style patterns of their names; None takes all.
         label: Name for readers.
         seeds: One fit per seed.
         fit: How it is trained, for networks.
@@ -212,6 +214,7 @@ class ModelEntry:
     kind: str
     settings: KindSettings
     inputs: tuple[Modality, ...] = ()
+    columns: tuple[str, ...] | None = setting(None, not_empty())
     label: str = ""
     seeds: tuple[int, ...] = setting((0,), each_at_least(0))
     fit: FitPlan = field(default_factory=FitPlan)
@@ -242,6 +245,11 @@ class ModelEntry:
     def predicts(self) -> bool:
         """Whether the model itself predicts survival; the head of a plain autoencoder (tau = 1) is untrained."""
         return not (isinstance(self.settings, CoxVaeModel) and self.settings.tau == 1)
+
+    @property
+    def pooling(self) -> PoolingKind:
+        """How the images of a patient become one row."""
+        return getattr(self.settings, "pooling", PoolingKind.NONE)
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from survlens.data.augmentation import Augmentation
 from survlens.generators.vae import Likelihood
 from survlens.study.rules import above, at_least, between, check_rules, each_at_least, inside, setting
 from survlens.training.settings import Device, Precision
@@ -32,6 +33,15 @@ class FusionKind(Enum):
     GATED = "gated"
 
 
+class PoolingKind(Enum):
+    """How the images of a patient become one row; NONE leaves every image a row of its own."""
+
+    NONE = "none"
+    MEAN = "mean"
+    ATTENTION = "attention"
+    WORST = "worst"
+
+
 class GridKind(Enum):
     """How time is cut into intervals."""
 
@@ -52,6 +62,10 @@ class FitPlan:
         weight_decay: Pull of the weights towards zero.
         precision: Numbers the network is trained in.
         device: Where it is trained.
+        flips: Whether training images are mirrored at random along each axis.
+        quarter_turns: Whether square training images are turned at random by quarters.
+        gain: Standard deviation of a random factor, around 1, on each channel of a training image.
+        shift: Standard deviation of what is added to each channel, in standard deviations of the image's channel.
     """
 
     epochs: int = setting(40, at_least(1))
@@ -62,9 +76,18 @@ class FitPlan:
     weight_decay: float = setting(0.0, at_least(0))
     precision: Precision = Precision.SINGLE
     device: Device = Device.AUTO
+    flips: bool = False
+    quarter_turns: bool = False
+    gain: float = setting(0.0, at_least(0))
+    shift: float = setting(0.0, at_least(0))
 
     def __post_init__(self) -> None:
         check_rules(self)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is changed at random in training images; rows that are validated or tested stay as they are."""
+        return Augmentation(flips=self.flips, quarter_turns=self.quarter_turns, gain=self.gain, shift=self.shift)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +100,8 @@ class ContinuousModel:
         encoder: Network on the image.
         channels: Channels of each stage of the image's network (units of each layer for "mlp").
         fusion: How the embeddings of image and table become one.
+        pooling: How the images of a patient become one row.
+        max_items: Images of a patient that an epoch reads, at most, where they are pooled; all are read to predict.
     """
 
     hidden: tuple[int, ...] = setting((32, 32), each_at_least(1))
@@ -84,6 +109,8 @@ class ContinuousModel:
     encoder: EncoderKind = EncoderKind.CNN
     channels: tuple[int, ...] = setting((16, 32, 64), each_at_least(1))
     fusion: FusionKind = FusionKind.CONCATENATION
+    pooling: PoolingKind = PoolingKind.NONE
+    max_items: int = setting(8, at_least(1))
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -101,6 +128,8 @@ class DiscreteModel:
         encoder: Network on the image.
         channels: Channels of each stage of the image's network (units of each layer for "mlp").
         fusion: How the embeddings of image and table become one.
+        pooling: How the images of a patient become one row.
+        max_items: Images of a patient that an epoch reads, at most, where they are pooled; all are read to predict.
     """
 
     hidden: tuple[int, ...] = setting((32, 32), each_at_least(1))
@@ -110,6 +139,8 @@ class DiscreteModel:
     encoder: EncoderKind = EncoderKind.CNN
     channels: tuple[int, ...] = setting((16, 32, 64), each_at_least(1))
     fusion: FusionKind = FusionKind.CONCATENATION
+    pooling: PoolingKind = PoolingKind.NONE
+    max_items: int = setting(8, at_least(1))
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -129,6 +160,8 @@ class DeepHitModel:
         encoder: Network on the image.
         channels: Channels of each stage of the image's network.
         fusion: How the embeddings of image and table become one.
+        pooling: How the images of a patient become one row.
+        max_items: Images of a patient that an epoch reads, at most, where they are pooled; all are read to predict.
     """
 
     alpha: float = setting(0.2, between(0, 1))
@@ -140,6 +173,8 @@ class DeepHitModel:
     encoder: EncoderKind = EncoderKind.CNN
     channels: tuple[int, ...] = setting((16, 32, 64), each_at_least(1))
     fusion: FusionKind = FusionKind.CONCATENATION
+    pooling: PoolingKind = PoolingKind.NONE
+    max_items: int = setting(8, at_least(1))
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -154,12 +189,16 @@ class CoxCnnModel:
         hidden: Channels of each stage (units of each layer for "mlp"); the last is the width of the embedding.
         dropout: Share of units dropped while training.
         fusion: How the embeddings of image and table become one.
+        pooling: How the images of a patient become one row.
+        max_items: Images of a patient that an epoch reads, at most, where they are pooled; all are read to predict.
     """
 
     encoder: EncoderKind = EncoderKind.CNN
     hidden: tuple[int, ...] = setting((16, 32, 64), each_at_least(1))
     dropout: float = setting(0.1, inside(0, 1))
     fusion: FusionKind = FusionKind.CONCATENATION
+    pooling: PoolingKind = PoolingKind.NONE
+    max_items: int = setting(8, at_least(1))
 
     def __post_init__(self) -> None:
         check_rules(self)

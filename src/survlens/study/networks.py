@@ -13,6 +13,7 @@ from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
 from survlens.encoders.cnn import CNN
 from survlens.encoders.mlp import MLP
+from survlens.encoders.pooling import AttentionPooling, MeanPooling, MultipleInstance, WorstPooling
 from survlens.encoders.residual import ResidualCNN
 from survlens.heads.cox import CoxPH
 from survlens.heads.cox_time import CoxTime
@@ -36,6 +37,7 @@ from survlens.study.network_settings import (
     EncoderKind,
     FusionKind,
     GridKind,
+    PoolingKind,
     VaeEncoder,
 )
 from survlens.training.objectives import CoxVAEObjective, Objective, SurvivalObjective
@@ -106,7 +108,8 @@ def _survival_network(
     encoders: dict[str, Any] = {}
     for modality in entry.inputs:
         if modality is Modality.IMAGE:
-            encoders["image"] = _image_encoder(settings.encoder, widths[modality], settings.dropout, shape)
+            encoder = _image_encoder(settings.encoder, widths[modality], settings.dropout, shape)
+            encoders["image"] = _pooled(entry.pooling, encoder)
         else:
             encoders["table"] = MLP(features, widths[modality], dropout=settings.dropout)
     fusion, width = None, sum(encoder.out_features for encoder in encoders.values())
@@ -163,6 +166,17 @@ def _image_encoder(kind: EncoderKind, widths: tuple[int, ...], dropout: float, s
         EncoderKind.RESIDUAL: lambda: ResidualCNN(shape[0], widths, image_size=shape[1:], dropout=dropout),
     }
     return encoders[kind]()
+
+
+def _pooled(kind: PoolingKind, encoder: Any) -> nn.Module:
+    """The encoder of a patient with several images, or `encoder` itself where each image is a row."""
+    width = encoder.out_features
+    poolings: Mapping[PoolingKind, Callable[[], nn.Module]] = {
+        PoolingKind.MEAN: MeanPooling,
+        PoolingKind.ATTENTION: lambda: AttentionPooling(width, hidden=min(width, 64)),
+        PoolingKind.WORST: lambda: WorstPooling(width),
+    }
+    return MultipleInstance(encoder, poolings[kind]()) if kind in poolings else encoder
 
 
 _BUILDERS: Mapping[type, Callable[..., nn.Module]] = {

@@ -17,7 +17,13 @@ from survlens.models.estimator_files import save_estimator
 from survlens.models.saving import save_model
 from survlens.study.bench import Bench, fitted_rows
 from survlens.study.estimators import is_classical
-from survlens.study.fitting import fitted_classical, fitted_network, table_frame
+from survlens.study.fitting import (
+    embedding_and_place,
+    fitted_classical,
+    fitted_network,
+    latent_part,
+    table_frame,
+)
 from survlens.study.fusing import fuse
 from survlens.study.model_settings import DownstreamModel, KaplanMeierModel, LateFusionModel, ModelEntry
 from survlens.study.tuning import tuned
@@ -59,9 +65,8 @@ def _fit_network(unit: Unit, bench: Bench, run: RunFolder, *, watch: Watch, resu
     with watch(unit.title, entry.fit.epochs) as on_epoch:
         model, history = fitted_network(entry, unit.seed, bench, folder=folder, resume=resume, on_epoch=on_epoch)
     write_table(folder / "history.csv", history.to_frame())
-    save_model(
-        model, folder, extra={"preprocessing": bench.preprocessing.to_json(), "training_data": bench.fingerprint}
-    )
+    preprocessing = bench.taking(entry.columns).preprocessing.to_json()
+    save_model(model, folder, extra={"preprocessing": preprocessing, "training_data": bench.fingerprint})
     if isinstance(model, CoxVAE):
         write_json(folder / "latent.json", _latent_facts(model, bench, unit))
     return _predict_network(model, bench, entry)
@@ -69,15 +74,11 @@ def _fit_network(unit: Unit, bench: Bench, run: RunFolder, *, watch: Watch, resu
 
 @torch.no_grad()
 def _predict_network(model: Any, bench: Bench, entry: ModelEntry) -> UnitResult:
-    source = bench.subset(entry.inputs, bench.rows)
-    risks, curves, embeddings = [], [], []
-    for rows in torch.arange(len(source)).split(BLOCK):
-        inputs, _ = source.batch(rows)
-        risks.append(model.risk(inputs).double().numpy())
-        curves.append(survival_at(model.predict_survival(inputs), bench.times))
-        embedding = model.latent(inputs) if isinstance(model, CoxVAE) else model.embed(inputs)
-        embeddings.append(embedding.double().numpy())
-    return UnitResult(np.concatenate(risks), np.concatenate(curves), np.concatenate(embeddings))
+    embedding, place = embedding_and_place(model, bench, entry, bench.rows)
+    parts = embedding.split(BLOCK)
+    risk = np.concatenate([model.head.risk(part).double().numpy() for part in parts])
+    curves = np.concatenate([survival_at(model.head.predict(part), bench.times) for part in parts])
+    return UnitResult(risk[place], curves[place], latent_part(model, embedding).double().numpy()[place])
 
 
 @torch.no_grad()
@@ -102,7 +103,7 @@ def _fit_classical(unit: Unit, bench: Bench, run: RunFolder) -> UnitResult:
     risk, survival = model.predict(frame), curves_of(model, frame, bench.times, strata)
     folder = run.model(unit.entry.name) / unit.name
     save_estimator(model, folder)
-    write_json(folder / "preprocessing.json", bench.preprocessing.to_json())
+    write_json(folder / "preprocessing.json", bench.taking(unit.entry.columns).preprocessing.to_json())
     return UnitResult(risk, survival)
 
 
@@ -115,4 +116,4 @@ def _features(unit: Unit, bench: Bench, run: RunFolder) -> pd.DataFrame:
         table = rows_of_fit(run.embeddings(settings.embedding), unit.fold, unit.seed, bench.cohort.instance[bench.rows])
         names = [name for name in table.columns if name.startswith("z") and name[1:].isdigit()]
         return table.loc[:, names].astype(np.float64)
-    return table_frame(bench)
+    return table_frame(bench, unit.entry)

@@ -70,6 +70,8 @@ def from_resolved(document: Mapping[str, Any]) -> StudySettings:
 def _model(entry: ModelEntry) -> dict[str, Any]:
     named = {"name": entry.name, "kind": entry.kind, "label": entry.label, "seeds": list(entry.seeds)}
     named["inputs"] = [each.value for each in entry.inputs]
+    if entry.columns is not None:
+        named["columns"] = list(entry.columns)
     fit = {"fit": _said(entry.fit)} if KINDS[entry.kind].trained else {}
     tune = {} if entry.tune is None else {"tune": written(entry.tune, _said(entry.tune.rules))}
     return {**named, **_said(entry.settings), **fit, **tune}

@@ -32,6 +32,7 @@ class SplitKind(Enum):
     COLUMN = "column"
     DATE = "date"
     SITE = "site"
+    SITE_FOLDS = "site_folds"
     EXTERNAL = "external"
 
 
@@ -74,8 +75,8 @@ class DataSettings:
         entry: Column with the time at which observation began (delayed entry); an empty cell is 0.
         weight: Column that says how often a patient counts.
         stratum: Column with the number of the stratum; Cox models compare patients within it alone.
-        numeric: Numeric covariates.
-        categorical: Categorical covariates.
+        numeric: Numeric covariates; shell-style patterns such as "original_*" stand for columns of the table.
+        categorical: Categorical covariates, and patterns of them.
         ordered: Ordered covariates and their levels, lowest first.
         site: Column that names the hospital.
         date: Column with the date of inclusion.
@@ -83,7 +84,7 @@ class DataSettings:
         event_values: What the entries of `event` mean: 0 censored, 1 event.
         zero_times: What happens to follow-up of length 0.
         image_size: Edge in pixels that images are resized to.
-        channels: Grey or colour.
+        channels: Grey, colour, or the two stains of a tissue section.
         image_scaling: How intensities reach the network.
         unseen: What happens to a category that training rows did not have.
         true_log_hazard: Column with the true log-hazard of a simulation; no model sees it.
@@ -141,7 +142,7 @@ class SplitSettings:
         kind: How rows are divided.
         test_fraction: Share of the patients that is held out.
         validation_fraction: Share of the training patients that decides when to stop.
-        folds: Number of folds.
+        folds: Number of folds, of patients or of whole sites.
         repeats: How often the folds are drawn anew.
         column: Column whose value says which rows are test rows.
         test_values: Values of `column` (or sites) that are test rows.

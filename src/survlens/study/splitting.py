@@ -15,6 +15,7 @@ from survlens.data.splits import (
     holdout,
     k_fold,
     leave_one_site_out,
+    site_folds,
     validation_part,
 )
 from survlens.study.settings import DataSettings, SplitKind, SplitSettings
@@ -41,6 +42,7 @@ def make_splits(cohort: Cohort, data: DataSettings, split: SplitSettings, seed: 
         SplitKind.COLUMN: lambda: by_column(cohort, str(split.column), split.test_values),
         SplitKind.DATE: lambda: by_date(cohort, str(data.date), str(split.cutoff)),
         SplitKind.SITE: lambda: leave_one_site_out(cohort, str(data.site)),
+        SplitKind.SITE_FOLDS: lambda: site_folds(cohort, str(data.site), folds=split.folds, seed=seed),
     }
     return with_validation(cohort, makers[split.kind](), split.validation_fraction, seed)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from survlens.core.errors import UsageError
+from survlens.data.table import read_table
 from survlens.study.agreement import check_agreement
 from survlens.study.binding import Origin, bind, section
+from survlens.study.covariate_names import expanded, has_patterns
 from survlens.study.model_section import read_models, with_references
 from survlens.study.overrides import apply_overrides, model_names
 from survlens.study.rules import shown
@@ -83,12 +85,19 @@ def parse_study(text: str, file: str, folder: Path, overrides: Sequence[str] = (
     lines = key_lines(text)
     set_here = apply_overrides(document, overrides)
     origin = Origin(file, lines, set_here, model_names(document))
-    settings = build_study(document, origin)
+    settings = build_study(document, origin, lambda data: _header(data, folder, origin))
     return replace(settings, paths=_resolved_paths(settings.data, settings.split, folder, origin))
 
 
-def build_study(document: Mapping[str, object], origin: Origin) -> StudySettings:
-    """Builds settings from a parsed document; no file is looked at.
+def build_study(
+    document: Mapping[str, object], origin: Origin, header: Callable[[DataSettings], Sequence[str]] | None = None
+) -> StudySettings:
+    """Builds settings from a parsed document.
+
+    Args:
+        document: What the file says.
+        origin: Where the values came from.
+        header: Gives the columns of the table, asked where covariates are patterns of names; None if there is no table.
 
     Raises:
         UsageError: As in `read_study`.
@@ -99,15 +108,27 @@ def build_study(document: Mapping[str, object], origin: Origin) -> StudySettings
     sections: dict[str, Any] = {}
     for name, cls in SECTIONS.items():
         sections[name] = bind(cls, section(document.get(name, {}), (name,), origin), (name,), origin)
+    if header is not None and has_patterns(sections["data"]):
+        sections["data"] = expanded(sections["data"], header(sections["data"]), origin)
     models = read_models(document.get("model", []), sections["study"].seed, origin)
     check_agreement(sections, models, origin)
     return StudySettings(**sections, models=with_references(models, sections["data"], sections["study"].seed))
 
 
-def _resolved_paths(data: DataSettings, split: SplitSettings, folder: Path, origin: Origin) -> StudyPaths:
+def _header(data: DataSettings, folder: Path, origin: Origin) -> list[str]:
+    table = _inside(_root(data, folder, origin), data.table, ("data", "table"), origin)
+    return [str(name) for name in read_table(table).columns]
+
+
+def _root(data: DataSettings, folder: Path, origin: Origin) -> Path:
     root = (folder / Path(data.root).expanduser()).resolve()
     if not root.is_dir():
         raise origin.error(("data", "root"), "be a folder", f"{shown(data.root)}, which is not there")
+    return root
+
+
+def _resolved_paths(data: DataSettings, split: SplitSettings, folder: Path, origin: Origin) -> StudyPaths:
+    root = _root(data, folder, origin)
     external = None if split.table is None else _inside(root, split.table, ("split", "table"), origin)
     return StudyPaths(root=root, table=_inside(root, data.table, ("data", "table"), origin), external=external)
 

@@ -22,6 +22,7 @@ from survlens.explain.latent import per_patient
 from survlens.study.bench import Bench, fitted_rows
 from survlens.study.estimators import is_classical
 from survlens.study.fitting import fitted_classical, fitted_network, network_risk, table_frame
+from survlens.study.model_rows import asked_rows
 from survlens.study.model_settings import ModelEntry
 from survlens.study.networks import objective
 from survlens.study.tune_settings import Candidate, TunePlan, TuneScore
@@ -97,7 +98,7 @@ def _try(entry: ModelEntry, seed: int, bench: Bench, score: TuneScore) -> _Tried
     """Fits a candidate on the training part of an inner split and scores it on the held-out patients."""
     try:
         if is_classical(entry):
-            frame = table_frame(bench)
+            frame = table_frame(bench, entry)
             model = fitted_classical(entry, seed, bench, frame, fitted_rows(bench.split))
             return _Tried(_concordance(model.predict(frame.loc[bench.parts == "test"]), bench))
         model, history = fitted_network(entry, seed, bench)
@@ -124,7 +125,8 @@ def _concordance(risk: np.ndarray, bench: Bench) -> float:
 @torch.no_grad()
 def _loss(entry: ModelEntry, model: Any, bench: Bench) -> float:
     """What training minimises, on all held-out rows together."""
-    inputs, outcome = bench.subset(entry.inputs, bench.split.test).batch(torch.arange(len(bench.split.test)))
+    source = asked_rows(entry, bench.taking(entry.columns), bench.split.test).source
+    inputs, outcome = source.batch(torch.arange(len(source)))
     progress = TrainingProgress(1, 1, 1, 1, torch.Generator().manual_seed(0))
     return float(objective(entry)(model, inputs, outcome, progress).total)
 

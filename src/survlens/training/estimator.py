@@ -22,8 +22,11 @@ from survlens.core.prediction import SurvivalPrediction, Times
 from survlens.core.protocols import CompetingRisksHead, Inputs
 from survlens.data.dealing import part_of
 from survlens.data.loaders import TensorSource
+from survlens.heads.cox import CoxPH
+from survlens.heads.cox_time import CoxTime
 from survlens.models.estimator import State, SurvivalEstimator
 from survlens.models.matrix import Covariates, covariate_matrix
+from survlens.models.proportional import StratumOfRows
 from survlens.training.fit import FitSettings, fit
 from survlens.training.head_choice import GridRule, HeadFacts, HeadKind, build_head, cut
 from survlens.training.history import FitHistory
@@ -83,9 +86,12 @@ class NeuralEstimator(SurvivalEstimator):
             groups: Patient of each row, so that no patient is on both sides of early stopping.
 
         Raises:
-            InvalidValueError: If `X` is not finite, or `X` and `y` differ in length.
+            InvalidValueError: If `X` is not finite, `X` and `y` differ in length, or `y` has strata and the head is
+                `CoxTime`.
+            InvalidTypeError: If a setting is not a member of its enumeration, such as a string.
             FitError: If there is no event, or the loss is no longer finite.
         """
+        self._check_choices()
         self.modalities_, self.feature_names_ = (), ()
         inputs, outcome = self._inputs(X, fitting=True), self._outcome(y)
         _check_rows(inputs, outcome)
@@ -94,6 +100,7 @@ class NeuralEstimator(SurvivalEstimator):
         train, validation = self._parts(TensorSource(inputs, outcome), groups)
         self._meet(train.outcome, outcome)
         self.model_ = self._fresh_network()
+        _check_strata(getattr(self.model_, "head", None), outcome)
         settings = self._fit_settings(stop_early=validation is not None)
         self.history_ = fit(self.model_, train, validation, self._objective(), settings)
         self.weights_ = {name: tensor.numpy().copy() for name, tensor in self.model_.state_dict().items()}
@@ -103,14 +110,35 @@ class NeuralEstimator(SurvivalEstimator):
         """Risk of each row; higher is worse."""
         return self._in_batches(X, lambda inputs: self.model_.risk(inputs).double()).numpy()
 
-    def predict_survival(self, X: Covariates, times: Times | None = None) -> SurvivalPrediction:
+    def predict_survival(
+        self, X: Covariates, times: Times | None = None, *, stratum: StratumOfRows | None = None
+    ) -> SurvivalPrediction:
         """Survival curves of the rows, at the knots of the head or at `times`.
 
+        Args:
+            X: Table, images, or both.
+            times: Times at which to give the curves; None for the knots.
+            stratum: Stratum of each row, or one for all; for a `CoxPH` head that was fitted with strata.
+
         Raises:
-            InvalidValueError: If `times` reach past the end of the head's curves, as a rule the last observed time.
+            InvalidValueError: If `times` reach past the end of the head's curves, as a rule the last observed time, or
+                `stratum` is missing, unknown, or given to a model without strata.
         """
+        self._check_fitted()
+        head = self.model_.head
         with torch.no_grad():
-            return self.model_.head.predict(self._embedding(X), _as_times(times))
+            if stratum is None:
+                return head.predict(self._embedding(X), _as_times(times))
+            if not isinstance(head, CoxPH) or not len(head.baseline.strata):
+                raise InvalidValueError(
+                    "`stratum` must be None for a model without baselines by stratum; "
+                    f"got one for {type(head).__name__}. Leave it out."
+                )
+            embedding = self._embedding(X)
+            of_rows = torch.as_tensor(stratum)
+            if of_rows.ndim == 0:
+                of_rows = of_rows.expand(len(embedding))
+            return head.predict(embedding, _as_times(times), stratum=of_rows)
 
     def predict_incidence(self, X: Covariates, times: Times | None = None) -> CompetingRisksPrediction:
         """Cumulative incidence of each cause, at the knots of the head or at `times`.
@@ -342,6 +370,16 @@ def _check_rows(inputs: Inputs, outcome: SurvivalOutcome) -> None:
     if outcome.n_events == 0:
         raise FitError(
             f"`y` must hold at least one event; got none in {len(outcome)} rows. Check how events are coded."
+        )
+
+
+def _check_strata(head: nn.Module | None, outcome: SurvivalOutcome) -> None:
+    """Refuses before the training what the baseline of `CoxTime` would refuse after it."""
+    count = len(outcome.strata().unique())
+    if isinstance(head, CoxTime) and count > 1:
+        raise InvalidValueError(
+            f"`y` must be of one stratum for a CoxTime head; got {count}. "
+            "Give the stratum as a covariate: its risks may change with time, so hazards may cross."
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
@@ -79,6 +80,7 @@ _HEADS: Mapping[HeadKind, Callable[[int, HeadFacts], nn.Module]] = {
 
 def build_head(kind: HeadKind, width: int, facts: HeadFacts) -> nn.Module:
     """The untrained head of a family over an embedding of `width`."""
+    check_choice("head", kind, HeadKind)
     return _HEADS[kind](width, facts)
 
 
@@ -101,6 +103,7 @@ def cut(
         return TimeGrid(torch.as_tensor(np.asarray(edges, dtype=np.float64)), outcome.unit)
     if intervals < 1:
         raise InvalidValueError(f"`intervals` must be >= 1; got {intervals}.")
+    check_choice("grid", rule, GridRule)
     if rule is GridRule.EQUIDISTANT:
         return TimeGrid.equidistant(last, intervals, outcome.unit)
     found = TimeGrid.quantile(outcome, intervals).edges.clone()

@@ -16,6 +16,8 @@ _VALIDATION = {
     "It shows how the models do in that cohort, not in every other.",
     "site": "Validation is between sites: patients of each site were scored by models trained at the other sites. "
     "There is no validation outside these sites.",
+    "site_folds": "Validation is between sites: no test patient shares a site with a training patient. "
+    "There is no validation outside these sites.",
     "date": "Validation is temporal: scored patients came later than training patients, from the same source. "
     "There is no external validation.",
 }
