@@ -95,8 +95,8 @@ def test_the_head_of_the_extending_page_is_a_head() -> None:
 
 
 def test_the_study_file_of_the_own_data_page_is_one(tmp_path: Path) -> None:
-    block, tuned = _blocks(ROOT / "docs" / "own_data.md", "toml")
-    (tmp_path / "clinical.csv").write_text("patient,image,months,dead,age,grade\n", encoding="utf-8")
+    block, columns, images, tuned = _blocks(ROOT / "docs" / "own_data.md", "toml")
+    (tmp_path / "clinical.csv").write_text("patient,image,months,dead,age,grade,texture_1\n", encoding="utf-8")
     (tmp_path / "study.toml").write_text(block, encoding="utf-8")
     settings = read_study(tmp_path / "study.toml", ())
     assert [model.name for model in settings.models if model.kind != "kaplan_meier"][-2:] == ["coxvae", "fusion"]
@@ -104,6 +104,11 @@ def test_the_study_file_of_the_own_data_page_is_one(tmp_path: Path) -> None:
     search = read_study(tmp_path / "study.toml", ()).model("net").tune
     assert search is not None
     assert len(search.candidates) == 8
+    (tmp_path / "study.toml").write_text(f"{block}\n[[model]]{columns.partition('[[model]]')[2]}", encoding="utf-8")
+    said = read_study(tmp_path / "study.toml", ('data.numeric=["age", "texture_*"]',))
+    assert (said.data.numeric, said.model("texture").columns) == (("age", "texture_1"), ("texture_*",))
+    (tmp_path / "study.toml").write_text(f"{block}\n[[model]]{images.partition('[[model]]')[2]}", encoding="utf-8")
+    assert read_study(tmp_path / "study.toml", ()).model("tiles").fit.augmentation.active
 
 
 def _commands() -> Iterator[tuple[str, list[str]]]:

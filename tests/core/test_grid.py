@@ -54,6 +54,13 @@ def test_quantile_intervals_share_the_fall_of_the_curve() -> None:
     assert survival.tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0], abs=1e-12)
 
 
+def test_an_early_risk_set_of_one_leaves_intervals_for_those_who_enter_later() -> None:
+    time = [0.5, *range(1, 101)]
+    outcome = SurvivalOutcome.from_arrays(time, [1] * 101, "days", entry=[0.0] + [0.9] * 100)
+    grid = TimeGrid.quantile(outcome, 5)
+    assert grid.events_per_interval(outcome).tolist() == [21, 20, 20, 20, 20]
+
+
 def test_a_quantile_grid_needs_events_and_intervals() -> None:
     outcome = SurvivalOutcome.from_arrays([1.0, 2.0], [0, 0], "days")
     with pytest.raises(InvalidValueError, match="at least one event"):

@@ -17,10 +17,10 @@ from torch import Tensor
 from contracts.strategies import Case, cases, permutations
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
+from survlens.core.row_order import by_value
 from survlens.core.ties import Ties
 from survlens.losses.cox import cox_partial_likelihood
 from survlens.losses.cox_torch import partial_likelihood_in_torch
-from survlens.losses.row_order import by_value
 
 both_ties = pytest.mark.parametrize("ties", list(Ties))
 few = settings(max_examples=25, deadline=None)

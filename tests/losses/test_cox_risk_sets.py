@@ -13,11 +13,11 @@ from torch import Tensor
 
 from contracts.strategies import Case, cases, permutations, whole_outcomes
 from survlens.core.outcome import SurvivalOutcome
+from survlens.core.row_order import by_stratum, by_stratum_and_time
 from survlens.core.ties import Ties
 from survlens.losses.cox import cox_partial_likelihood
 from survlens.losses.cox_intervals import by_level, sums_at_ranks, sums_at_rows
 from survlens.losses.cox_torch import partial_likelihood_in_torch
-from survlens.losses.row_order import by_stratum, by_stratum_and_time
 
 both_ties = pytest.mark.parametrize("ties", list(Ties))
 both_routes = pytest.mark.parametrize("route", ["compiled", "torch"])

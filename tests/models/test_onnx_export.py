@@ -27,6 +27,7 @@ from survlens.models.cox_vae import Architecture, cox_vae
 from survlens.models.fusion import GatedFusion
 from survlens.models.onnx_export import check_onnx, export_onnx
 from survlens.models.survival_model import SurvivalModel
+from survlens.training.table_estimators import TableSurvival
 
 ROWS = 40
 TIMES = [1.0, 5.0, 12.3, 20.0]
@@ -176,6 +177,8 @@ def test_what_cannot_be_a_graph_is_refused(tmp_path):
         export_onnx(model, path, times=TIMES, example=example, feature_names=["age"])
     with pytest.raises(InvalidTypeError, match="`embed` and `head`"):
         export_onnx(nn.Linear(3, 1), path, times=TIMES, example=example)
+    with pytest.raises(InvalidTypeError, match="export `model_`"):
+        export_onnx(TableSurvival(), path, times=TIMES, example=example)  # type: ignore[arg-type]
     looking = ready(SurvivalModel(_LooksAtInputs(), CoxPH(8)))
     with pytest.raises(InvalidTypeError, match="same way through its code"):
         export_onnx(looking, path, times=TIMES, example=example)

@@ -293,7 +293,13 @@ def test_percent_signs_stay_with_their_number():
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [("external", "Validation is external"), ("site", "between sites"), ("date", "temporal"), ("folds", "no external")],
+    [
+        ("external", "Validation is external"),
+        ("site", "between sites"),
+        ("site_folds", "no test patient shares a site"),
+        ("date", "temporal"),
+        ("folds", "no external"),
+    ],
 )
 def test_the_limits_say_what_kind_of_validation_it_is(run_folder, kind, said):
     (run_folder / "resolved.json").write_text(json.dumps({"split": {"kind": kind}, "model": []}), encoding="utf-8")

@@ -168,7 +168,7 @@ def test_pooled_patients_are_one_row_and_share_one_risk(folder, pooling, cls, ki
 
 def test_a_run_with_pooled_models_keeps_one_prediction_per_row(folder, tmp_path):
     models = NET.format(name="tiles", kind="cox_cnn", more=CNN + 'pooling = "worst"', fit=SHADES)
-    models += NET.format(name="both", kind="pmf", more=BOTH + 'pooling = "mean"\ncolumns = ["age"]', fit="")
+    models += NET.format(name="both", kind="deep_surv", more=BOTH + 'pooling = "mean"\ncolumns = ["age"]', fit="")
     models += '[[model]]\nname = "fused"\nkind = "late_fusion"\nmembers = ["clinical_cox", "tiles"]\nfolds = 2\n'
     models += '[[model]]\nname = "down"\nkind = "downstream"\nembedding = "tiles"\npenalty = 0.1\n'
     models += NET.format(

@@ -167,3 +167,33 @@ def test_images_and_tables_take_every_family(head):
 def test_cox_time_needs_a_layer():
     with pytest.raises(InvalidValueError, match="at least one layer under COX_TIME"):
         TableSurvival(head=HeadKind.COX_TIME, hidden=()).fit(*rows())
+
+
+def test_strata_of_a_cox_network_are_asked_for_and_give_curves_of_their_own():
+    X, y = rows(stratum=lambda time: np.arange(len(time)) % 2)
+    model = TableSurvival(head=HeadKind.COX, **QUICK | {"epochs": 2}).fit(X, y)
+    with pytest.raises(InvalidValueError, match="`stratum` must be given"):
+        model.predict_survival(X, [5.0])
+    whole = model.predict_survival(X, [5.0], stratum=y.strata()).survival
+    parts = [model.predict_survival(X, [5.0], stratum=k).survival for k in (0, 1)]
+    assert torch.equal(whole, torch.where(y.strata()[:, None] == 0, parts[0], parts[1]))
+    assert bool((parts[0] != parts[1]).any())
+    assert torch.equal(restore(model.state()).predict_survival(X, [5.0], stratum=1).survival, parts[1])
+
+
+def test_a_stratum_is_refused_where_no_baseline_knows_it():
+    X, y = rows()
+    for head in (HeadKind.COX, HeadKind.PMF):
+        model = TableSurvival(head=head, **QUICK | {"epochs": 1}).fit(X, y)
+        with pytest.raises(InvalidValueError, match="`stratum` must be None"):
+            model.predict_survival(X, [5.0], stratum=0)
+
+
+def test_cox_time_refuses_strata_before_it_trains(monkeypatch):
+    def trained(*_):
+        raise AssertionError
+
+    X, y = rows(stratum=lambda time: np.arange(len(time)) % 2)
+    monkeypatch.setattr("survlens.training.estimator.fit", trained)
+    with pytest.raises(InvalidValueError, match="one stratum for a CoxTime head; got 2"):
+        TableSurvival(head=HeadKind.COX_TIME, **QUICK).fit(X, y)

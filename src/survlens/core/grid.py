@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from survlens.core.errors import InvalidValueError
-from survlens.core.nonparametric import nelson_aalen, survival_curve
+from survlens.core.nonparametric import StepCurve, survival_curve
 from survlens.core.outcome import SurvivalOutcome
 
 
@@ -52,9 +52,9 @@ class TimeGrid:
     def quantile(outcome: SurvivalOutcome, intervals: int) -> TimeGrid:
         """Intervals in which the Kaplan-Meier curve of `outcome` falls by about the same amount.
 
-        Ties and few events merge intervals, so the grid may be shorter than asked for. Under delayed entry exp(-H) of
-        Nelson-Aalen takes the place of the curve: small early risk sets may send Kaplan-Meier to 0, and no interval
-        would be left for what comes after.
+        Ties and few events merge intervals, so the grid may be shorter than asked for. Under delayed entry small early
+        risk sets may send Kaplan-Meier to 0, which would leave one interval for all that comes after; intervals then
+        hold about as many events each, by weight.
 
         Args:
             outcome: Training outcome; the last edge is its largest time.
@@ -67,8 +67,8 @@ class TimeGrid:
             raise InvalidValueError(f"`intervals` must be >= 1; got {intervals}.")
         if outcome.n_events == 0:
             raise InvalidValueError("`outcome` must hold at least one event to cut time by events; got none.")
-        curve = survival_curve(outcome) if outcome.entry is None else nelson_aalen(outcome)
-        survival = curve.values if outcome.entry is None else np.exp(-curve.values)
+        curve = survival_curve(outcome) if outcome.entry is None else _events_to_come(outcome)
+        survival = curve.values
         levels = np.linspace(1.0, float(survival[-1]), intervals + 1)[1:-1]
         inner = [float(curve.times[np.argmax(survival <= level + 1e-12)]) for level in levels]
         edges = np.unique(np.array([0.0, *inner, float(outcome.time.max())]))
@@ -99,3 +99,11 @@ class TimeGrid:
                 EmptyIntervalWarning,
                 stacklevel=3,
             )
+
+
+def _events_to_come(outcome: SurvivalOutcome) -> StepCurve:
+    """Of all events, the share by weight that is yet to come."""
+    time, event = outcome.numpy()
+    times, place = np.unique(time[event > 0], return_inverse=True)
+    gone = np.cumsum(np.bincount(place, outcome.weights().detach().cpu().numpy()[event > 0]))
+    return StepCurve(times, 1 - gone / gone[-1], 1.0, outcome.unit)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from survlens.core.outcome import SurvivalOutcome
+from survlens.core.row_order import by_value
 
 _BAND = 500.0
 
@@ -32,8 +33,7 @@ class Counts(NamedTuple):
 def counts(outcome: SurvivalOutcome) -> Counts:
     """Counts of an outcome, pooled over its strata."""
     time, event = outcome.numpy()
-    order = np.argsort(time)
-    ordered = time[order]
+    order, ordered = by_value(time)
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))[: len(time)]
     if outcome.weight is None:
         totals = np.diff(starts, append=len(time)).astype(np.float64)

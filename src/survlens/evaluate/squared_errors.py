@@ -11,6 +11,7 @@ from numba import njit
 
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import SurvivalPrediction
+from survlens.core.row_order import by_value
 from survlens.evaluate.alignment import CurveReader
 from survlens.evaluate.censoring import CensoringModel
 
@@ -42,8 +43,7 @@ class WeightedRows:
     def of(outcome: SurvivalOutcome, times: np.ndarray, model: CensoringModel) -> WeightedRows:
         """Weights of the rows of `outcome`."""
         time, event = outcome.numpy()
-        order = np.argsort(time)  # ordered questions are answered several times faster
-        ordered = time[order]
+        order, ordered = by_value(time)  # ordered questions are answered several times faster
         first_dead, case_weight = np.empty(len(time), dtype=np.int64), np.zeros(len(time))
         first_dead[order] = np.searchsorted(times, ordered, side="left")
         scored = (event[order] > 0) & (ordered <= times[-1])

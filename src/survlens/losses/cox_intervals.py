@@ -22,9 +22,9 @@ from __future__ import annotations
 import numpy as np
 
 from survlens.core.outcome import SurvivalOutcome
+from survlens.core.row_order import by_stratum, by_stratum_and_time, by_value
 from survlens.core.ties import Ties
 from survlens.losses.cox_scan import compiled, tied_means
-from survlens.losses.row_order import by_stratum, by_stratum_and_time, by_value
 
 _BAND = 500.0
 

@@ -22,8 +22,8 @@ import numba
 import numpy as np
 
 from survlens.core.outcome import SurvivalOutcome
+from survlens.core.row_order import by_stratum_and_time
 from survlens.core.ties import Ties
-from survlens.losses.row_order import by_stratum_and_time
 
 _LOGS_AT_ONCE = 16
 

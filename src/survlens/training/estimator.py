@@ -136,8 +136,7 @@ class NeuralEstimator(SurvivalEstimator):
                 )
             embedding = self._embedding(X)
             of_rows = torch.as_tensor(stratum)
-            if of_rows.ndim == 0:
-                of_rows = of_rows.expand(len(embedding))
+            of_rows = of_rows.repeat(len(embedding)) if of_rows.ndim == 0 else of_rows
             return head.predict(embedding, _as_times(times), stratum=of_rows)
 
     def predict_incidence(self, X: Covariates, times: Times | None = None) -> CompetingRisksPrediction:

@@ -43,7 +43,7 @@ class HeadKind(Enum):
 
 
 class GridRule(Enum):
-    """How intervals are cut. QUANTILE: the Kaplan-Meier curve falls as much in each. EQUIDISTANT: of one width."""
+    """How intervals are cut. QUANTILE: as `TimeGrid.quantile`. EQUIDISTANT: of one width."""
 
     QUANTILE = "quantile"
     EQUIDISTANT = "equidistant"
