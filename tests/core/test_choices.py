@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from survlens.core.errors import InvalidTypeError
+from survlens.core.grid import TimeGrid
 from survlens.core.nonparametric import breslow_baseline, kaplan_meier
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
@@ -15,6 +16,7 @@ from survlens.evaluate.accuracy import brier_score
 from survlens.heads.cox import CoxPH
 from survlens.heads.cox_time import CoxTime
 from survlens.losses.cox import cox_partial_likelihood
+from survlens.losses.discrete import pmf_loss
 from survlens.models.classical import CoxRegression
 from survlens.models.cox_inference import proportional_hazards_test, survival_interval
 from survlens.models.fusion import Concatenation
@@ -23,10 +25,12 @@ from survlens.training.table_estimators import TableSurvival
 TIMES, X = [1.0, 1.0, 2.0, 3.0, 4.0, 5.0], np.array([[0.0], [2.0], [1.0], [1.0], [3.0], [0.0]])
 OUTCOME = SurvivalOutcome.from_arrays(TIMES, [1, 1, 1, 0, 1, 0], "months")
 CURVES = SurvivalPrediction(torch.tensor([5.0]), -torch.ones(6, 1), Interpolation.LINEAR, "months")
+GRID = TimeGrid.equidistant(5.0, 2, "months")
 FITTED = CoxRegression().fit(X, OUTCOME)
 
 CASES: dict[str, Callable[[], object]] = {
     "loss": lambda: cox_partial_likelihood(torch.zeros(6), OUTCOME, ties="efron"),  # type: ignore[arg-type]
+    "credit": lambda: pmf_loss(torch.zeros(6, 2), OUTCOME, GRID, credit="midpoint"),  # type: ignore[arg-type]
     "baseline": lambda: breslow_baseline(np.zeros(6), OUTCOME, ties="efron"),  # type: ignore[arg-type]
     "head": lambda: CoxPH(1, ties="efron"),  # type: ignore[arg-type]
     "CoxTime": lambda: CoxTime(1, time_scale=2.0, ties="efron"),  # type: ignore[arg-type]

@@ -175,7 +175,7 @@ def test_controls_come_from_the_risk_set(case: Case, seed: int) -> None:
         assert float(outcome.time[case_number]) == now
         assert all(outcome.time[k] >= now and stratum[k] == stratum[case_number] for k in controls)
         kept = [k for k in controls if k != case_number and entry[k] < now]
-        own = changing(torch.tensor(now).double(), case.embedding)
+        own = changing(torch.tensor(now, dtype=torch.float64), case.embedding)
         expected = torch.logsumexp(own[[case_number, *kept]], 0) - own[case_number]
         assert any(torch.isclose(loss[i], expected) for i in range(len(case)) if float(outcome.time[i]) == now)
 

@@ -130,3 +130,13 @@ def test_image_and_table_together_are_told_beside_a_better_image_alone():
 def test_study_without_images_or_scores_still_has_a_sentence():
     assert "No model here used the image" in verdict(study(CLINICAL)).headline
     assert "No model was scored" in verdict(study()).headline
+
+
+def test_without_images_the_primary_model_is_compared_with_the_clinical_one():
+    table = model("lasso", ("table",), 0.66)
+    for lower, upper, words in ((-0.02, 0.04, "not shown to do better"), (0.01, 0.04, "did better than CLINICAL")):
+        best = study(CLINICAL, table, model("other", ("table",), 0.9), differences=[gap("lasso", lower, upper)])
+        said = verdict(replace(best, primary="lasso")).headline
+        assert words in said
+        assert "LASSO had C 0.66" in said
+        assert "OTHER" not in said

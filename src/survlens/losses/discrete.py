@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
+from survlens.core.choices import check_choice
 from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
@@ -171,6 +172,7 @@ def interval_targets(
 
 def _reached(grid: TimeGrid, credit: CensoredCredit, device: torch.device) -> Float64[Tensor, " time"]:
     """Time at which each interval counts as survived by who was censored."""
+    check_choice("credit", credit, CensoredCredit)
     edges = grid.edges.to(device)
     if credit is CensoredCredit.START:
         return edges[1:]

@@ -76,8 +76,7 @@ def _image_sentence(metrics: Metrics, models: list[ModelResult]) -> tuple[str, t
     candidates = [model for model in models if model.uses_image and _value(model) > -math.inf]
     clinical = metrics.model(metrics.clinical)
     if not candidates:
-        best = max(models, key=_value)
-        return f"No model here used the image; the best model, {best.label}, had {_c(best)}.", ()
+        return _without_image(metrics, models, clinical), ()
     chosen = _chosen(metrics, candidates)
     remarks = _remark_on_choice(metrics, chosen, candidates, clinical)
     if clinical is None:
@@ -89,6 +88,23 @@ def _image_sentence(metrics: Metrics, models: list[ModelResult]) -> tuple[str, t
     gap = metrics.difference(_C, chosen.name, clinical.name)
     beside = _remark_on_fusion(metrics, chosen, candidates, clinical)
     return _compare(chosen, clinical, gap), _remark_on_size(metrics, gap) + remarks + beside
+
+
+def _without_image(metrics: Metrics, models: list[ModelResult], clinical: ModelResult | None) -> str:
+    """The primary model beside the clinical one; where they are the same or the study names none, the best model."""
+    primary = metrics.model(metrics.primary)
+    if primary is None or clinical is None or primary is clinical or primary not in models:
+        best = max(models, key=_value)
+        return f"No model here used the image; the best model, {best.label}, had {_c(best)}."
+    gap = metrics.difference(_C, primary.name, clinical.name)
+    said = f"{primary.label} had {_c(primary)}, {clinical.label} {_c(clinical)}"
+    if gap is None or gap.lower is None or gap.upper is None or math.isnan(gap.difference):
+        return f"No model here used the image; {said}."
+    doubt = f"; difference {difference_text(gap.difference, gap.lower, gap.upper)}."
+    if is_unclear(gap.lower, gap.upper, 0.0):
+        return f"No model here used the image, and the primary model was not shown to do better: {said}{doubt}"
+    way = "better" if gap.difference > 0 else "worse"
+    return f"No model here used the image; the primary model did {way} than {clinical.label}: {said}{doubt}"
 
 
 def _chosen(metrics: Metrics, candidates: list[ModelResult]) -> ModelResult:

@@ -36,6 +36,10 @@ def _inputs(metrics: Metrics) -> str:
     return " and ".join(names) if names else "no inputs"
 
 
+MOST_COVARIATES = 40
+"""Covariates that the report lists; radiomics has a thousand."""
+
+
 def cohort(content: RunContent) -> Section:
     """Patient flow, covariates, follow-up and what the audit found."""
     facts = content.cohort
@@ -82,9 +86,11 @@ def _covariates(facts: CohortFacts) -> Table:
     )
     rows = tuple(
         (c.name, c.summary, *(c.by_part.get(part, "") for part in parts), whole(c.n - c.missing), whole(c.missing))
-        for c in facts.covariates
+        for c in facts.covariates[:MOST_COVARIATES]
     )
-    return Table("Covariates", heads, rows)
+    more = len(facts.covariates) - len(rows)
+    note = f"{more:,} more covariates stand in cohort.json of the run folder." if more else ""
+    return Table("Covariates", heads, rows, note=note)
 
 
 def _findings(findings: tuple[Finding, ...]) -> Block:
