@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.strategies import whole_outcomes
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.pair_counts import PairCounts, pair_counts
@@ -89,3 +90,26 @@ def test_bad_risks_are_refused():
         pair_counts(np.zeros(3), outcome)
     with pytest.raises(InvalidValueError, match="1 such values"):
         pair_counts(np.array([0.0, np.nan]), outcome)
+
+
+@settings(max_examples=60, deadline=None)
+@given(outcome=whole_outcomes(max_size=14), data=st.data())
+def test_entries_weights_and_strata_by_a_loop_over_pairs(outcome, data):
+    n = len(outcome)
+    risk = np.array(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), dtype=float)
+    time, event = outcome.numpy()
+    entry, weight, stratum = (part.numpy() for part in (outcome.entry, outcome.weight, outcome.stratum))
+    expected = np.zeros(5)
+    for i in range(n):
+        for j in range(n):
+            if i == j or not event[i] or stratum[i] != stratum[j]:
+                continue
+            pair = weight[i] * weight[j]
+            if time[j] > time[i] or (time[j] == time[i] and not event[j]):
+                if entry[j] < time[i]:
+                    expected[0 if risk[i] > risk[j] else 1 if risk[i] < risk[j] else 2] += pair
+            elif time[j] == time[i] and i < j:
+                expected[4 if risk[i] == risk[j] else 3] += pair
+    counts = pair_counts(risk, outcome)
+    found = [counts.concordant, counts.discordant, counts.tied_risk, counts.tied_time, counts.tied_both]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-9)

@@ -139,7 +139,9 @@ def test_every_setting_is_told_once():
         *("epochs", "batch", "learning_rate", "weight_decay", "patience", "validation_fraction", "seed", "device"),
         *("unit", "hidden", "dropout", "batch_norm"),
     }
-    assert set(TableSurvival().get_params()) == set(DeepSurv().get_params()) | {"head", "intervals", "grid", "edges"}
+    assert set(TableSurvival().get_params()) == set(DeepSurv().get_params()) | {
+        *("head", "intervals", "grid", "edges", "n_causes", "alpha", "sigma")
+    }
     assert issubclass(ImageSurvival, HeadedEstimator)
     with pytest.raises(TypeError, match="positional"):
         DeepSurv((32,))
@@ -197,3 +199,14 @@ def test_cox_time_refuses_strata_before_it_trains(monkeypatch):
     monkeypatch.setattr("survlens.training.estimator.fit", trained)
     with pytest.raises(InvalidValueError, match="one stratum for a CoxTime head; got 2"):
         TableSurvival(head=HeadKind.COX_TIME, **QUICK).fit(X, y)
+
+
+def test_a_rare_cause_that_the_fit_lacks_has_its_layer_where_the_number_of_causes_is_given():
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    outcome = SurvivalOutcome.from_arrays(np.arange(1.0, 41.0), np.arange(40) % 2, "days")
+    given = TableSurvival(head=HeadKind.DEEP_HIT, n_causes=2, alpha=0.9, sigma=0.3, epochs=1, intervals=4).fit(
+        X, outcome
+    )
+    assert given.predict_incidence(X).n_causes == 2
+    assert (given.model_.head.alpha, given.model_.head.sigma) == (0.9, 0.3)
+    assert TableSurvival(head=HeadKind.DEEP_HIT, epochs=1, intervals=4).fit(X, outcome).n_causes_ == 1

@@ -47,18 +47,6 @@ def rows_of_modality(inputs: Inputs, modality: str) -> int:
     return int(inputs[count_key(modality) if has_bags(inputs, modality) else modality].shape[0])
 
 
-def number_of_rows(inputs: Inputs) -> int:
-    """Number of rows; that of the first modality.
-
-    Raises:
-        InvalidValueError: If there is no modality.
-    """
-    names = modalities_of(inputs)
-    if not names:
-        raise InvalidValueError("`inputs` must hold at least one modality; got none.")
-    return rows_of_modality(inputs, names[0])
-
-
 def item_count(inputs: Inputs, modality: str) -> Int64[Tensor, " instance"]:
     """Number of items of each row: 1 where no count is given and 0 where the row lacks the modality."""
     counts = inputs.get(count_key(modality))

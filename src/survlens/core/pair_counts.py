@@ -19,7 +19,9 @@ from survlens.core.outcome import SurvivalOutcome
 class PairCounts:
     """How many pairs of instances a risk orders rightly, by the rules of R's `survival::concordance`.
 
-    A pair is comparable if the shorter time ended in an event; an event precedes a censoring at the same time.
+    A pair is comparable if the shorter time ended in an event; an event precedes a censoring at the same time. With
+    delayed entry the longer-lived must have entered before that event, and with strata both stand in one. With weights
+    a pair counts the product of theirs, and the counts are no whole numbers.
 
     Attributes:
         concordant: Comparable pairs whose earlier event has the higher risk.
@@ -29,14 +31,14 @@ class PairCounts:
         tied_both: Pairs of events at one time with equal risks.
     """
 
-    concordant: int
-    discordant: int
-    tied_risk: int
-    tied_time: int
-    tied_both: int
+    concordant: float
+    discordant: float
+    tied_risk: float
+    tied_time: float
+    tied_both: float
 
     @property
-    def comparable(self) -> int:
+    def comparable(self) -> float:
         """Pairs that can be judged."""
         return self.concordant + self.discordant + self.tied_risk
 
@@ -51,9 +53,10 @@ class PairCounts:
 
 
 def pair_counts(risk: np.ndarray | Tensor, outcome: SurvivalOutcome) -> PairCounts:
-    """Counts the pairs of `risk` against `outcome` in O(n log n), with whole numbers only.
+    """Counts the pairs of `risk` against `outcome` in O(n log n), with whole numbers where there are no weights.
 
-    Any cause counts as an event. Risks are compared exactly: no tolerance makes a tie.
+    Any cause counts as an event. Risks are compared exactly: no tolerance makes a tie. Entries, weights and strata of
+    the outcome are honoured.
 
     Args:
         risk: One value per instance; higher is worse.
@@ -70,23 +73,54 @@ def pair_counts(risk: np.ndarray | Tensor, outcome: SurvivalOutcome) -> PairCoun
         raise InvalidValueError(f"`risk` must not be NaN; got {int(np.isnan(values).sum())} such values.")
     died = event > 0
     rank = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    # Events get an even key and censorings at the same time the odd key above it: j outlives i iff key_j > key_i.
-    key = 2 * np.unique(time, return_inverse=True)[1].astype(np.int64) + ~died
-    comparable = _pairs_above(key, np.zeros_like(key), died)
-    tied_risk = _pairs_above(key, rank, died)
-    same_time = _pairs_within(key[died])
-    tied_both = _pairs_within(key[died] * len(rank) + rank[died])
-    order = np.lexsort((rank, key))
-    concordant = _inversions(rank[order], died[order])
+    weight = np.ones(len(time), np.int64) if outcome.weight is None else outcome.weight.detach().cpu().numpy()
+    # Events get an even key and censorings at the same time the odd key above it: j outlives i iff key_j > key_i. Each
+    # stratum has its own stretch of ranks, and `group` keeps pairs within it.
+    entry = outcome.entries().detach().cpu().numpy()
+    moment = np.unique(np.concatenate((time, entry)), return_inverse=True)[1].astype(np.int64)
+    key = 2 * moment[: len(time)] + ~died
+    stratum = np.unique(outcome.strata().cpu().numpy(), return_inverse=True)[1].astype(np.int64)
+    pairs = _Pairs(key, rank, stratum, weight * died, weight)
+    comparable, tied_risk, concordant = pairs.counts()
+    if outcome.entry is not None:  # who entered at an event or later was not there to be compared
+        later = 2 * moment[len(time) :] + 1
+        nothing = np.zeros_like(weight)
+        absent = _Pairs(
+            np.concatenate((key, later)), np.tile(rank, 2), np.tile(stratum, 2),
+            np.concatenate((weight * died, nothing)), np.concatenate((nothing, weight)),
+        )  # fmt: skip
+        counts = zip((comparable, tied_risk, concordant), absent.counts(), strict=True)
+        comparable, tied_risk, concordant = (whole - part for whole, part in counts)
+    at_once = stratum[died] * (2 * len(moment) + 2) + key[died]
+    same_time = _pairs_within(at_once, weight[died])
+    tied_both = _pairs_within(at_once * (len(rank) + 1) + rank[died], weight[died])
     return PairCounts(concordant, comparable - tied_risk - concordant, tied_risk, same_time - tied_both, tied_both)
 
 
-def _pairs_above(key: np.ndarray, group: np.ndarray, counted: np.ndarray) -> int:
-    """Pairs (i, j) of one group with `key[j] > key[i]` and i counted."""
-    joint = group * (int(key.max(initial=0)) + 1) + key
-    order = np.argsort(joint)
-    above = _runs(group[order])[1] - _runs(joint[order])[1]
-    return int(above[counted[order]].sum())
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Pairs (i, j) of one stratum with `key[j] > key[i]`, each counting left[i] * right[j]."""
+
+    key: np.ndarray
+    rank: np.ndarray
+    stratum: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+
+    def counts(self) -> tuple[float, float, float]:
+        """All pairs, those of equal risk, and those in which i has the higher risk."""
+        place = self.stratum * (int(self.rank.max(initial=0)) + 1) + self.rank  # no inversion reaches across strata
+        order = np.lexsort((self.rank, self.key, self.stratum))
+        inverted = _inversions(place[order], self.left[order], self.right[order])
+        return self._of_one(self.stratum), self._of_one(place), inverted
+
+    def _of_one(self, group: np.ndarray) -> float:
+        """Pairs whose members stand in one group."""
+        joint = group * (int(self.key.max(initial=0)) + 1) + self.key
+        order = np.argsort(joint)
+        total = np.concatenate(([0], np.cumsum(self.right[order])))
+        above = total[_runs(group[order])[1]] - total[_runs(joint[order])[1]]
+        return (self.left[order] * above).sum().item()
 
 
 def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,27 +131,30 @@ def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(starts, lengths), np.repeat(ends, lengths)
 
 
-def _pairs_within(labels: np.ndarray) -> int:
-    counts = np.unique(labels, return_counts=True)[1]
-    return int((counts * (counts - 1) // 2).sum())
+def _pairs_within(labels: np.ndarray, weight: np.ndarray) -> float:
+    run = np.unique(labels, return_inverse=True)[1]
+    total, squares = np.zeros(len(labels), weight.dtype), np.zeros(len(labels), weight.dtype)
+    np.add.at(total, run, weight)
+    np.add.at(squares, run, weight**2)
+    return ((total**2 - squares).sum() / 2).item() if weight.dtype.kind == "f" else int((total**2 - squares).sum()) // 2
 
 
-def _inversions(rank: np.ndarray, counted: np.ndarray) -> int:
-    """Pairs of positions p < q with `rank[q] < rank[p]` and p counted.
+def _inversions(rank: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
+    """Sum of left[p] * right[q] over positions p < q with `rank[q] < rank[p]`.
 
     Two ranks differ first at one binary digit. Digit by digit from the highest, rows that agree so far stand together
-    in their first order, and each counted 1 meets the 0s after it; then every group is split, zeros first.
+    in their first order, and each 1 meets the 0s after it; then every group is split, zeros first.
     """
-    total, position = 0, np.arange(len(rank))
+    total, position = right[:0].sum(), np.arange(len(rank))
     for digit in range(int(rank.max(initial=0)).bit_length() - 1, -1, -1):
         start, end = _runs(rank >> (digit + 1))
         one = ((rank >> digit) & 1).astype(bool)
         zeros = np.concatenate(([0], np.cumsum(~one)))
-        zeros_after = zeros[end] - zeros[:-1]
-        total += int(zeros_after[one & counted].sum())
-        place = np.where(one, position + zeros_after, start + zeros[:-1] - zeros[start])
-        rank, counted = _placed(rank, place), _placed(counted, place)
-    return total
+        weighed = np.concatenate(([0], np.cumsum(np.where(one, 0, right))))
+        total += (left * (weighed[end] - weighed[:-1]))[one].sum()
+        place = np.where(one, position + zeros[end] - zeros[:-1], start + zeros[:-1] - zeros[start])
+        rank, left, right = (_placed(values, place) for values in (rank, left, right))
+    return total.item()
 
 
 def _placed(values: np.ndarray, place: np.ndarray) -> np.ndarray:

@@ -75,7 +75,10 @@ class SurvivalPrediction:
                 f"got {tuple(self.log_hazard_rate.shape)} and {tuple(log_survival.shape)}."
             )
         if bool((times <= 0).any()) or bool((times.diff() <= 0).any()) or not bool(torch.isfinite(times).all()):
-            raise InvalidValueError("`times` must be finite, > 0 and strictly increasing; S(0) = 1 is not stored.")
+            raise InvalidValueError(
+                "`times` must be finite, > 0 and strictly increasing, since S(0) = 1 is not stored; "
+                f"got {times.tolist()[:8]}. Sort them, drop duplicates, and leave out 0."
+            )
         values = log_survival.detach()
         if bool(torch.isnan(values).any()):
             rows = torch.isnan(values).any(1).nonzero()[:, 0].tolist()

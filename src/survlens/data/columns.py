@@ -135,5 +135,8 @@ def _event_message(column: pd.Series, wrong: np.ndarray, name: str, event_values
         rule, step = "0 or 1", "If 2 means dead and 1 alive, as in R, pass event_values={1: 0, 2: 1}."
     else:
         rule = "0 or 1, true or false, dead or alive"
-        step = f'Say what they mean: event_values={{"{bad.iloc[0]}": 1, ...}}.'
+        step = (
+            f'Say what they mean: event_values={{"{bad.iloc[0]}": 1, ...}}. For several causes use '
+            "SurvivalOutcome.from_arrays(time, event, unit)."
+        )
     return f"`{name}` must be {rule}; got {value_text(bad)} in {row_text(wrong[~missing])}. {step}"

@@ -80,20 +80,12 @@ class SurvivalEstimator(BaseEstimator, ABC):
         return curves if times is None else curves.at(times)
 
     def score(self, X: Covariates, y: object) -> float:
-        """Harrell's concordance index of the risks; NaN where no pair is comparable. Pairs stay within a stratum.
+        """Harrell's concordance index of the risks; NaN where no pair is comparable.
 
-        Raises:
-            InvalidValueError: If `y` holds entries or weights, which these pairs cannot honour.
+        Weights of `y` count; a pair stays within a stratum, and with delayed entry the longer-lived of it had entered
+        before the other's event.
         """
-        outcome, risk = self._outcome(y), self.predict(X)
-        refuse_parts(outcome, ("entry", "weight"), "Harrell's concordance", "Score with survlens.evaluate.")
-        if outcome.stratum is None:
-            return pair_counts(risk, outcome).concordance
-        strata = outcome.stratum.detach().cpu().numpy()
-        counts = [pair_counts(risk[strata == k], outcome[np.flatnonzero(strata == k)]) for k in np.unique(strata)]
-        comparable = sum(count.comparable for count in counts)
-        right = sum(count.concordant + count.tied_risk / 2 for count in counts)
-        return right / comparable if comparable else float("nan")
+        return pair_counts(self.predict(X), self._outcome(y)).concordance
 
     @abstractmethod
     def _risk(self, values: Float64[np.ndarray, "instance feature"]) -> Float64[np.ndarray, " instance"]: ...

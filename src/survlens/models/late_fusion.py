@@ -179,7 +179,7 @@ class LateFusion(SurvivalEstimator):
             for name, part in parts.items()
         }
         self.member_names_ = self.feature_names_ = tuple(self.members)
-        fused = fuse_risks(risks, outcome, penalty=self.penalty)
+        fused = fuse_risks(risks, outcome, groups, penalty=self.penalty)
         self.members_ = {
             name: _fitted(self.members[name], *_rows_seen(part, outcome, seen[name]), _chosen(groups, seen[name]))
             for name, part in parts.items()

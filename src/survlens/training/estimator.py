@@ -317,8 +317,12 @@ class HeadedEstimator(TrainedEstimator):
         intervals: Number of intervals; `COX` and `COX_TIME` need none.
         grid: How intervals are cut.
         edges: Boundaries of your own, from 0, instead of `intervals` and `grid`.
+        n_causes: Number of causes that `DEEP_HIT` tells apart; by default the largest that the fit has seen. Give it
+            where folds may lack a rare cause.
+        alpha: Weight of the likelihood beside the ranking loss of `DEEP_HIT`.
+        sigma: Scale of that ranking loss.
         edges_: The boundaries of the fit.
-        n_causes_: Largest cause in the fit.
+        n_causes_: `n_causes`, or the largest cause in the fit.
         median_time_: Median observed time in the fit.
     """
 
@@ -329,17 +333,21 @@ class HeadedEstimator(TrainedEstimator):
     intervals: int = 20
     grid: GridRule = GridRule.QUANTILE
     edges: Sequence[float] | None = None
+    n_causes: int | None = None
+    alpha: float = 0.2
+    sigma: float = 0.1
 
     def _meet(self, train: SurvivalOutcome, everyone: SurvivalOutcome) -> None:
         last = float(everyone.time.max())
         grid = cut(train, intervals=self.intervals, rule=self.grid, edges=self.edges, last=last)
         self.edges_: Float64[np.ndarray, " edge"] = grid.edges.numpy()
-        self.n_causes_: int = everyone.n_causes
+        self.n_causes_: int = everyone.n_causes if self.n_causes is None else self.n_causes
         self.median_time_: float = float(everyone.time.median())
 
     def _head(self, width: int, last_hidden: int) -> nn.Module:
         grid = TimeGrid(torch.as_tensor(self.edges_, dtype=torch.float64), self.unit_)
-        return build_head(self.head, width, HeadFacts(grid, self.n_causes_, self.median_time_, last_hidden))
+        facts = HeadFacts(grid, self.n_causes_, self.median_time_, last_hidden, self.alpha, self.sigma)
+        return build_head(self.head, width, facts)
 
 
 def _as_times(times: Times | None) -> Float64[Tensor, " time"] | None:

@@ -55,15 +55,19 @@ class HeadFacts:
 
     Attributes:
         grid: Intervals.
-        n_causes: Largest cause that was seen.
+        n_causes: Number of causes to tell apart.
         median_time: Median of the observed times.
         last_hidden: Width of the last layer, the only one that `CoxTime` shows the time to.
+        alpha: Weight of the likelihood of `DeepHit`.
+        sigma: Scale of its ranking loss.
     """
 
     grid: TimeGrid
     n_causes: int
     median_time: float
     last_hidden: int
+    alpha: float = 0.2
+    sigma: float = 0.1
 
 
 _HEADS: Mapping[HeadKind, Callable[[int, HeadFacts], nn.Module]] = {
@@ -72,7 +76,9 @@ _HEADS: Mapping[HeadKind, Callable[[int, HeadFacts], nn.Module]] = {
     HeadKind.LOGISTIC_HAZARD: lambda width, facts: LogisticHazard(width, facts.grid),
     HeadKind.PMF: lambda width, facts: PMF(width, facts.grid),
     HeadKind.MTLR: lambda width, facts: MTLR(width, facts.grid),
-    HeadKind.DEEP_HIT: lambda width, facts: DeepHit(width, facts.grid, n_causes=facts.n_causes),
+    HeadKind.DEEP_HIT: lambda width, facts: DeepHit(
+        width, facts.grid, n_causes=facts.n_causes, alpha=facts.alpha, sigma=facts.sigma
+    ),
     HeadKind.PC_HAZARD: lambda width, facts: PCHazard(width, facts.grid),
     HeadKind.WEIBULL: lambda width, facts: Weibull(width, facts.grid),
 }

@@ -50,6 +50,9 @@ class DeepSurv(TableSurvival):
     intervals: int = field(default=1, init=False)
     grid: GridRule = field(default=GridRule.QUANTILE, init=False)
     edges: Sequence[float] | None = field(default=None, init=False)
+    n_causes: int | None = field(default=None, init=False)
+    alpha: float = field(default=0.2, init=False)
+    sigma: float = field(default=0.1, init=False)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -60,3 +63,6 @@ class DeepHazard(TableSurvival):
     """
 
     head: HeadKind = field(default=HeadKind.LOGISTIC_HAZARD, init=False)
+    n_causes: int | None = field(default=None, init=False)
+    alpha: float = field(default=0.2, init=False)
+    sigma: float = field(default=0.1, init=False)
