@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numba import njit
 
 from survlens.core.outcome import SurvivalOutcome
@@ -68,11 +67,11 @@ class WeightedRows:
     def _survival(self, prediction: SurvivalPrediction) -> Iterator[tuple[slice, np.ndarray]]:
         reader = CurveReader.of(prediction, self.times)
         height = max(1, min(_BLOCK // len(self.times), len(self.time)))
-        kept = torch.empty((height, len(self.times)), dtype=torch.float64)  # one block, written over and over
+        kept = np.empty((height, len(self.times)))  # one block, written over and over
         for start in range(0, len(self.time), height):
             rows = slice(start, start + height)
-            log_survival = torch.from_numpy(reader.read(rows))
-            yield rows, torch.exp(log_survival, out=kept[: len(log_survival)]).numpy()
+            log_survival = reader.read(rows)
+            yield rows, np.exp(log_survival, out=kept[: len(log_survival)])
 
     def null_sums(self, survival: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Squared errors of one curve for all, summed over rows at each time, for each draw of row multiplicities.

@@ -81,15 +81,20 @@ def sampled_cox_time_loss(
     outcome = _on_device(rows, outcome)
     if outcome.n_events == 0:
         return log_risk(outcome.time, rows) * 0
-    case, drawn, left_out = (torch.from_numpy(part).to(rows.device) for part in _draws(outcome, controls))
-    chosen = torch.cat([case[:, None], drawn], 1)
-    value = log_risk(outcome.time[case][:, None], rows[chosen]).double()
+    case, drawn, left_out = _draws(outcome, controls)
+    chosen = torch.from_numpy(np.concatenate([case[:, None], drawn], 1)).to(rows.device)
+    case = chosen[:, 0]
+    # index_select: its gradient adds rows up several times as fast as that of advanced indexing.
+    picked = rows.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
+    value = log_risk(outcome.time[case][:, None], picked).double()
     scored = value if outcome.weight is None else value + outcome.weight[chosen].log()
-    scored = scored.masked_fill(torch.nn.functional.pad(left_out, (1, 0)), -torch.inf)
+    if left_out.any():
+        absent = torch.from_numpy(left_out).to(rows.device)
+        scored = scored.masked_fill(torch.nn.functional.pad(absent, (1, 0)), -torch.inf)
     terms = torch.logsumexp(scored, 1) - value[:, 0]
     if outcome.weight is not None:
         terms = terms * outcome.weight[case]
-    return torch.zeros_like(outcome.time).index_put((case,), terms).to(rows.dtype)
+    return torch.zeros_like(outcome.time).index_copy(0, case, terms).to(rows.dtype)
 
 
 def _draws(outcome: SurvivalOutcome, controls: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
