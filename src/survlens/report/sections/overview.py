@@ -97,5 +97,8 @@ def _findings(findings: tuple[Finding, ...]) -> Block:
     if not findings:
         return Paragraph("The check of the data before training found nothing to report.")
     heads = (Column("Severity", numeric=False), Column("Finding", numeric=False), Column("Rows"))
-    rows = tuple((f.severity, f"{f.message}{f' [{f.column}]' if f.column else ''}", whole(f.rows)) for f in findings)
+    rows = tuple(
+        (f.severity, f"{f.message}{f' [{f.column}]' if f.column else ''}", whole(f.rows) if f.rows else "")
+        for f in findings
+    )
     return Table("What the check of the data found before training", heads, rows)
