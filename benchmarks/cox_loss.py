@@ -1,6 +1,7 @@
 """Cox partial likelihood, forward and backward, beside the peers. Run: .venv-peers/bin/python benchmarks/cox_loss.py
 
-With a number behind it, no more rows than that are taken, and the page is printed but not kept.
+With a number behind it, no more rows than that are taken, and the page is printed but not kept. With --whole the page
+on weights, strata, delayed entry and memory is made.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def whole_body(sizes: tuple[int, ...], skipped: list[str]) -> list[str]:
     for name, parts in PARTS.items():
         for n in sizes[1:]:
             works = whole_works(n, parts, skipped)
-            interleave(works, repeats=11 if n < 10**6 else 5, budget=15)
+            interleave(works, repeats=5, budget=5)
             body += rows(f"{name}, n = {n:,}", works)
     body += ["", f"## Memory of forward and backward, n = {sizes[-1]:,}", ""]
     body += [
@@ -184,7 +185,6 @@ def main(sizes: tuple[int, ...], *, keep: bool) -> None:
             works = works_of(n, tied=tied, ties=ties, skipped=skipped)
             interleave(works, repeats=11 if n < 10**6 else 7, budget=15)
             body += rows(f"n = {n:,}", works)
-    body += whole_body(sizes, skipped)
     body += ["", *dict.fromkeys(skipped)] if skipped else []
     if keep:
         write("cox_loss", "Cox partial likelihood", body)
@@ -192,9 +192,20 @@ def main(sizes: tuple[int, ...], *, keep: bool) -> None:
         print("\n".join(body))
 
 
+def whole(sizes: tuple[int, ...]) -> None:
+    """Weights, strata and delayed entry, and the memory that all of it takes; on a page of its own."""
+    skipped: list[str] = []
+    body = whole_body(sizes, skipped)[2:]
+    body += ["", *dict.fromkeys(skipped)]
+    title = "Cox partial likelihood with weights, strata and delayed entry"
+    write("cox_risk_sets", title, body, command="cox_loss.py --whole")
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
         report_peak(int(sys.argv[2]), *sys.argv[3:])
+    elif sys.argv[1:2] == ["--whole"]:
+        whole((SIZES[0], SIZES[1], SIZES[-1]))
     else:
         largest = int(sys.argv[1]) if sys.argv[1:] else SIZES[-1]
         main(tuple(n for n in SIZES if n <= largest), keep=not sys.argv[1:])

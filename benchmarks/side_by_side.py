@@ -66,14 +66,16 @@ def rows(label: str, works: Sequence[Work]) -> list[str]:
 HEAD = ["| work | library | median | range | times survlens | value |", "|---|---|---|---|---|---|"]
 
 
-def write(name: str, title: str, body: Sequence[str]) -> None:
+def write(name: str, title: str, body: Sequence[str], *, command: str | None = None) -> None:
     """Prints the page and keeps it in the results."""
     load = os.getloadavg()[0]
     setting = (
         f"{os.cpu_count()} cores ({platform.machine()}), load average {load:.1f} at the end, Python "
         f"{platform.python_version()}; " + ", ".join(f"{library} {version(library)}" for library in LIBRARIES) + "."
     )
-    page = "\n".join([f"# {title}", "", setting, f"Made by `python benchmarks/{name}.py`.", "", *body, ""])
+    page = "\n".join(
+        [f"# {title}", "", setting, f"Made by `python benchmarks/{command or name + '.py'}`.", "", *body, ""]
+    )
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(page)
     print(page)
