@@ -145,7 +145,22 @@ def report_peak(n: int, name: str, route: str) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - resident)
 
 
+def memory_body(n: int) -> list[str]:
+    """Taken first of all: a process starts with the peak of the one that started it."""
+    body = ["", f"## Memory of forward and backward, n = {n:,}", ""]
+    body += [
+        "Peak resident size of a fresh process less what it held before (the data, and one run on 1,000 rows).",
+        "",
+    ]
+    body += ["| work | compiled | torch path |", "|---|---|---|"]
+    for name in PARTS:
+        compiled, plain = (peak_megabytes(n, name, route) for route in ("compiled", "torch"))
+        body += [f"| {name} | {compiled:.0f} MB | {plain:.0f} MB |"]
+    return body
+
+
 def whole_body(sizes: tuple[int, ...], skipped: list[str]) -> list[str]:
+    memory = memory_body(sizes[-1])
     body = ["", "## Weights, strata, delayed entry (without ties, Efron)", ""]
     body += [
         "No peer takes weights or delayed entry, and of the peers only torchsurv takes strata: it visits them one by"
@@ -156,15 +171,7 @@ def whole_body(sizes: tuple[int, ...], skipped: list[str]) -> list[str]:
             works = whole_works(n, parts, skipped)
             interleave(works, repeats=5, budget=5)
             body += rows(f"{name}, n = {n:,}", works)
-    body += ["", f"## Memory of forward and backward, n = {sizes[-1]:,}", ""]
-    body += [
-        "Peak resident size of a fresh process less what it held before (the data, and one run on 1,000 rows).",
-        "",
-    ]
-    body += ["| work | compiled | torch path |", "|---|---|---|"]
-    for name in PARTS:
-        compiled, plain = (peak_megabytes(sizes[-1], name, route) for route in ("compiled", "torch"))
-        body += [f"| {name} | {compiled:.0f} MB | {plain:.0f} MB |"]
+    body += memory
     return body
 
 

@@ -45,6 +45,15 @@ def test_init_refuses_a_table_outside_the_folder(survlens, study, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_an_event_in_codes_becomes_no_covariate(survlens, tmp_path):
+    frame = pd.DataFrame({"months": [1.5, 2.5] * 30, "dead": [0, 1, 2] * 20, "age": [float(at) for at in range(60)]})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert survlens("init", tmp_path, "--from", tmp_path / "t.csv").exit_code == 0
+    said = tomllib.loads((tmp_path / "study.toml").read_text(encoding="utf-8"))["data"]
+    assert said["event"] == "COLUMN"
+    assert said["numeric"] == ["age"]
+
+
 def test_column_names_cannot_write_settings(survlens, tmp_path):
     names = ["time\n", 'x"]\n[evil]', "y\n# z", "died"]
     frame = pd.DataFrame({name: [f"{at}{name[:1]}" for at in range(40)] for name in names})

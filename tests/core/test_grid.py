@@ -96,6 +96,15 @@ def test_empty_intervals_are_counted_and_named():
         grid.warn_if_empty(outcome)
 
 
+def test_the_last_interval_of_a_quantile_grid_holds_the_last_event():
+    time = [1.0, 2, 3, 4, 5, 6, 7, 8, 30, 40]
+    outcome = SurvivalOutcome.from_arrays(time, [1, 1, 1, 1, 1, 1, 1, 1, 0, 0], "years")
+    for intervals in (2, 5, 20):
+        grid = TimeGrid.quantile(outcome, intervals)
+        assert grid.events_per_interval(outcome).min() > 0
+        assert float(grid.edges[-1]) == 40.0
+
+
 def test_a_full_grid_does_not_warn():
     outcome = SurvivalOutcome.from_arrays([0.5, 1.5, 2.5], [1, 1, 1], "years")
     TimeGrid.quantile(outcome, 3).warn_if_empty(outcome)

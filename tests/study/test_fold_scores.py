@@ -68,6 +68,13 @@ def test_auc_of_kaplan_meier_is_one_half_in_folds():
         assert value(scores, "cumulative_dynamic_auc", horizon) == pytest.approx(0.5, abs=1e-12)
 
 
+def test_counts_of_a_score_within_folds_are_of_all_patients():
+    scored = kaplan_meier_study()
+    scores = model_scores(scored, HORIZONS, np.empty((0, 0)))
+    settings = scores.by_name["concordance_index"].score.settings
+    assert (settings["n"], settings["n_events"]) == (150, scored.outcome.n_events)
+
+
 def test_training_of_a_fold_leaves_its_test_patients_out():
     scored = kaplan_meier_study(folds=3)
     assert len(scored.training) == 150

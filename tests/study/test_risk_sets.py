@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from survlens.artifacts.run_folder import RunFolder, read_json
-from survlens.core.errors import DataError
+from survlens.core.errors import DataError, SurvlensError
 from survlens.models.estimator_files import load_estimator
 from survlens.study.check import check_study
 from survlens.study.evaluate import evaluate_run
@@ -105,6 +105,30 @@ def test_a_model_that_cannot_honour_a_column_is_named_with_it(tmp_path):
     forest = '[[model]]\nname = "trees"\nkind = "forest"\ntrees = 5\n'
     with pytest.raises(DataError, match=r'trees \(forest\) must take what \[data\] says \(weight = "weight"\)'):
         finished(tmp_path / "forest", table(), 'weight = "weight"', forest)
+
+
+@pytest.mark.parametrize(
+    ("columns", "model", "fragment"),
+    [
+        ('weight = "weight"', 'name = "trees"\nkind = "forest"', "trees (forest) must take"),
+        ('entry = "entry"', 'name = "path"\nkind = "lasso_cox"', "path (lasso_cox) must take"),
+        ('stratum = "hospital"', 'name = "net"\nkind = "cox_time"', "net (cox_time) must take"),
+        ('site = "hospital"', 'name = "net"\nkind = "cox_time"', "the number of sites"),
+    ],
+)
+def test_what_no_fit_would_take_is_found_before_the_first(tmp_path, columns, model, fragment):
+    table().to_csv(tmp_path / "t.csv", index=False)
+    text = STUDY.format(columns=columns) + f"[[model]]\n{model}\n"
+    if "site" in columns:
+        text = text.replace('kind = "folds"\nfolds = 2', 'kind = "site_folds"\nfolds = 9')
+    (tmp_path / "study.toml").write_text(text)
+    settings = read_study(tmp_path / "study.toml")
+    found = [one.message for one in check_study(settings).findings if one.code == "cannot-be-fitted"]
+    assert len(found) == 1
+    assert fragment in found[0]
+    with pytest.raises(SurvlensError) as refused:
+        prepare(settings)
+    assert str(refused.value) == found[0]
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ class TimeGrid:
         curve = survival_curve(outcome) if outcome.entry is None else _events_to_come(outcome)
         survival = curve.values
         levels = np.linspace(1.0, float(survival[-1]), intervals + 1)[1:-1]
-        inner = [float(curve.times[np.argmax(survival <= level + 1e-12)]) for level in levels]
+        reached = [float(curve.times[np.argmax(survival <= level + 1e-12)]) for level in levels]
+        last_event = float(outcome.time[outcome.event > 0].max())
+        inner = [time for time in reached if time < last_event]  # the last interval holds the last event
         edges = np.unique(np.array([0.0, *inner, float(outcome.time.max())]))
         return TimeGrid(torch.from_numpy(edges), outcome.unit)
 

@@ -99,7 +99,7 @@ class SurvivalEstimator(BaseEstimator, ABC):
     def _training_rows(self, X: Covariates, y: object) -> tuple[CovariateMatrix, SurvivalOutcome]:
         self._check_choices()
         matrix, outcome = covariate_matrix(X), self._outcome(y)
-        self._check_honoured(outcome)
+        self.check_honoured(outcome)
         rows = len(matrix.values)
         if rows != len(outcome):
             raise InvalidValueError(f"`X` and `y` must have one row per instance; got {rows} and {len(outcome)}.")
@@ -116,7 +116,15 @@ class SurvivalEstimator(BaseEstimator, ABC):
         for name, kind in self._choices.items():
             check_choice(name, getattr(self, name), kind)
 
-    def _check_honoured(self, outcome: SurvivalOutcome) -> None:
+    def check_honoured(self, outcome: SurvivalOutcome) -> None:
+        """Refuses what the fit would refuse of an outcome's optional parts, without a fit.
+
+        Args:
+            outcome: What would be fitted.
+
+        Raises:
+            InvalidValueError: If it holds entries, weights or strata that the model cannot honour.
+        """
         unheard = tuple(name for name in OPTIONAL_PARTS if name not in self._honours)
         refuse_parts(outcome, unheard, type(self).__name__, "Use a model that honours it, such as CoxRegression.")
 

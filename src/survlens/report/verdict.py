@@ -129,7 +129,8 @@ def _compare(best: ModelResult, clinical: ModelResult, gap: Difference | None) -
             return f"The image was not shown to add anything to the clinical table: {said}"
         return f"The image alone was not shown to do better than the clinical table: {said}"
     if gap.difference < 0:
-        return f"{who} did worse than the clinical table: {said}"
+        worse = "Image and table together" if who == "The image" else who
+        return f"{worse} did worse than the clinical table: {said}"
     if who == "The image":
         return f"The image added to the clinical table: {said}"
     return f"The image alone did better than the clinical table: {said}"

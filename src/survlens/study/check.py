@@ -20,20 +20,29 @@ from survlens.data.schema import CohortSchema
 from survlens.data.table import read_table
 from survlens.study.advice import study_advice, table_advice
 from survlens.study.cohort_schema import schema_of
+from survlens.study.dividing import divided
 from survlens.study.guess import guess_columns
 from survlens.study.settings import StudySettings
 
 
 def check_study(settings: StudySettings) -> AuditReport:
-    """Audits the table of a study, and that of its external cohort.
+    """Audits the table of a study, and that of its external cohort, and whether every split can be fitted on.
 
     Raises:
         DataError: If the table cannot be read.
     """
-    paths = settings.files()
-    return audit_tables(
-        settings, read_table(paths.table), None if paths.external is None else read_table(paths.external)
-    )
+    paths, schema = settings.files(), schema_of(settings.data, settings.split)
+    frame, beside = read_table(paths.table), None if paths.external is None else read_table(paths.external)
+    report = audit_tables(settings, frame, beside)
+    if not report.ok:
+        return report
+    try:
+        other = None if beside is None else Cohort.from_frame(beside, schema, root=paths.root)
+        divided(settings, Cohort.from_frame(frame, schema, root=paths.root), other)
+    except SurvlensError as error:
+        found = finding("cannot-be-fitted", Severity.ERROR, str(error))
+        return replace(report, findings=(found, *report.findings))
+    return report
 
 
 def audit_tables(settings: StudySettings, frame: pd.DataFrame, other: pd.DataFrame | None) -> AuditReport:

@@ -64,7 +64,9 @@ def guess_columns(frame: pd.DataFrame) -> GuessedColumns:
     guess.date = _take(free, frame, _DATE, _is_date)
     guess.unit = next((unit for unit, pattern in _UNITS.items() if re.search(pattern, guess.time or "", re.I)), None)
     for name in free:
-        if _is_number(column_of(frame, name)):
+        if guess.event is None and re.search(_EVENT, name, re.I) and _is_level(column_of(frame, name)):
+            guess.left_out.append(name)  # an outcome in codes that the reader must name; never a covariate
+        elif _is_number(column_of(frame, name)):
             guess.numeric.append(name)
         elif _is_level(column_of(frame, name)):
             guess.categorical.append(name)

@@ -134,7 +134,8 @@ def _data(table: str, guess: GuessedColumns) -> str:
         lines += ["image_size = 64               # edge in pixels", 'channels = "rgb"              # or "grey"']
     if guess.left_out:
         lines.append(
-            "# Left out, because they are no number and have many values: " + ", ".join(map(toml_text, guess.left_out))
+            "# Left out, as they may be the outcome, or are no number and have many values: "
+            + ", ".join(map(toml_text, guess.left_out))
         )
     return "\n".join(lines) + "\n"
 

@@ -15,22 +15,21 @@ import pandas as pd
 
 from survlens.artifacts.atomic import write_text
 from survlens.artifacts.run_folder import RunFolder, plain, read_json, read_table, write_json, write_table
-from survlens.core.errors import CorruptFileError, DataError, InvalidTypeError, InvalidValueError, UsageError
+from survlens.core.errors import CorruptFileError, DataError, UsageError
 from survlens.data.cohort import Cohort
 from survlens.data.description import flow
-from survlens.data.splits import Splits, external
+from survlens.data.splits import Splits
 from survlens.data.table import read_table as read_cohort_table
 from survlens.explain.latent import PrincipalComponents
-from survlens.study.bench import Bench, check_tables, curve_times, default_horizons
+from survlens.study.bench import Bench, curve_times, default_horizons
 from survlens.study.check import audit_tables
 from survlens.study.cohort_facts import cohort_facts
 from survlens.study.cohort_schema import schema_of
+from survlens.study.dividing import divided, naming_refusals
 from survlens.study.environment import environment
-from survlens.study.model_settings import ModelEntry
 from survlens.study.parts import fit_unit
 from survlens.study.resolved import LATER, resolved
-from survlens.study.settings import DataSettings, SplitKind, StudySettings
-from survlens.study.splitting import make_splits, with_validation
+from survlens.study.settings import StudySettings
 from survlens.study.unit import Count, OnEpoch, OnFit, Unit, UnitResult, Watch
 from survlens.study.unit_tables import add_rows, curve_columns, embedding_rows, prediction_rows
 from survlens.training.settings import Device
@@ -71,10 +70,9 @@ def prepare(settings: StudySettings) -> Prepared:
     """Reads and audits the cohort of a study, and divides it.
 
     Raises:
-        DataError: If the audit finds an error, or a part would be empty.
+        DataError: If the audit finds an error, a part would be empty, or a model refuses what [data] says.
     """
-    data, split, paths = settings.data, settings.split, settings.files()
-    schema = schema_of(data, split)
+    paths, schema = settings.files(), schema_of(settings.data, settings.split)
     frame = read_cohort_table(paths.table)
     beside = None if paths.external is None else read_cohort_table(paths.external)
     report = audit_tables(settings, frame, beside)
@@ -82,13 +80,8 @@ def prepare(settings: StudySettings) -> Prepared:
         raise DataError(f"{paths.table.name} must pass its audit; got errors. See them: survlens check STUDY.toml.")
     cohort = Cohort.from_frame(frame, schema, root=paths.root)
     steps = flow(frame, schema, cohort)
-    if split.kind is SplitKind.EXTERNAL and beside is not None:
-        other = Cohort.from_frame(beside, schema, root=paths.root)
-        cohort, splits = external(cohort, other)
-        splits = with_validation(cohort, splits, split.validation_fraction, settings.study.seed)
-    else:
-        splits = make_splits(cohort, data, split, settings.study.seed)
-    check_tables(cohort, splits, data)
+    other = None if beside is None else Cohort.from_frame(beside, schema, root=paths.root)
+    cohort, splits = divided(settings, cohort, other)
     return Prepared(with_horizons(settings, cohort), cohort, splits, report.to_json(), steps)
 
 
@@ -180,26 +173,6 @@ def run_study(
         _write_result(unit, bench, run, result, true_log_hazard(prepared))
         finished.add(_key(unit))
         _write_progress(run, units, finished)
-
-
-@contextmanager
-def naming_refusals(entry: ModelEntry, data: DataSettings) -> Iterator[None]:
-    """Says which model refuses an outcome with delayed entry, weights or strata, and which columns these are.
-
-    Raises:
-        DataError: In place of what the model raised.
-    """
-    given = {name: getattr(data, name) for name in ("entry", "weight", "stratum") if getattr(data, name) is not None}
-    try:
-        yield
-    except (InvalidValueError, InvalidTypeError) as error:
-        if not given:
-            raise
-        columns = ", ".join(f'{name} = "{column}"' for name, column in given.items())
-        raise DataError(
-            f"the model {entry.name} ({entry.kind}) must take what [data] says ({columns}); it was refused: {error} "
-            "Leave the model out (--models), or the column."
-        ) from error
 
 
 def _write_head(prepared: Prepared, run: RunFolder, text: str, *, resume: bool) -> None:

@@ -213,8 +213,10 @@ def within_folds(
     parts = [score(part) for part in patients]
     values = np.array([part.value for part in parts])
     settings = dict(next((part for part in parts if np.isfinite(part.value)), parts[0]).settings)
-    for key in {"n_cases", "n_controls"} & set(settings):
-        settings[key] = sum(int(part.settings[key]) for part in parts)
+    for key in {"n", "n_events"} & set(settings):
+        settings[key] = len(scored.outcome) if key == "n" else scored.outcome.n_events
+    for key in {"n_cases", "n_controls", "tied_time", "tied_both"} & set(settings):
+        settings[key] = sum(int(part.settings.get(key, 0)) for part in parts)
     for key in ("concordant", "discordant", "tied_risk", "comparable", "std_error"):
         settings.pop(key, None)
     if len(folds) > 1:

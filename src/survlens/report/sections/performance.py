@@ -38,7 +38,9 @@ _GUIDE = (
     "C is the chance that, of two patients, the one with the higher predicted risk has the event first. "
     "0.5 is chance, 1 is perfect.",
     "The Brier score is the mean squared error of a predicted probability. Lower is better.",
-    "IPA is the share of that error which the model removes from Kaplan-Meier. 0 is no gain, below 0 is harm.",
+    "IPA is the share of that error which the model removes from the Kaplan-Meier curve of the scored patients. "
+    "0 is no gain, below 0 is harm; that curve is known only afterwards, so Kaplan-Meier of the training patients "
+    "lies a little below 0 as a rule.",
 )
 _SEES = {"image": "image", "table": "table"}
 
