@@ -84,7 +84,10 @@ def pycox(log_risk: np.ndarray, time: np.ndarray, event: np.ndarray, ties: Ties)
 
 def works_of(n: int, *, tied: bool, ties: Ties, skipped: list[str]) -> list[Work]:
     case = cohort(n, tied=tied)
-    works = [Work("survlens", survlens(*case, ties)), Work("survlens, its torch path (GPU)", plain_torch(*case, ties))]
+    works = [
+        Work("survlens", survlens(*case, ties)),
+        Work("survlens, its torch path, on the processor", plain_torch(*case, ties)),
+    ]
     works += available("torchsurv", lambda: torchsurv(*case, ties), skipped)
     works += available("pycox" + (" (knows no ties)" if tied else ""), lambda: pycox(*case, ties), skipped)
     return works
@@ -112,7 +115,7 @@ def whole_works(n: int, parts: tuple[str, ...], skipped: list[str]) -> list[Work
 
     works = [
         Work("survlens", ours(cox_partial_likelihood)),
-        Work("survlens, its torch path (GPU)", ours(partial_likelihood_in_torch)),
+        Work("survlens, its torch path, on the processor", ours(partial_likelihood_in_torch)),
     ]
     if parts == ("few strata",) or (parts == ("many strata",) and n <= 10_000):
         works += available("torchsurv", lambda: torchsurv_strata(outcome, log_risk), skipped)
