@@ -1,12 +1,16 @@
 """Delayed entry, weights and strata on their way from the table to models and scores."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from survlens.artifacts.run_folder import RunFolder, read_json
 from survlens.core.errors import DataError, SurvlensError
 from survlens.models.estimator_files import load_estimator
+from survlens.models.saving import load_model
 from survlens.study.check import check_study
 from survlens.study.evaluate import evaluate_run
 from survlens.study.run import prepare, run_study
@@ -82,6 +86,23 @@ def test_each_column_reaches_the_fit(tmp_path):
         changed = cox(finished(tmp_path / key, table(), f'{key} = "{column}"'))
         assert abs(changed.coef_ - plain.coef_).max() > 1e-4
     assert changed.strata_.tolist() == [0, 1]
+
+
+def test_a_network_of_cox_takes_the_baseline_of_each_stratum(tmp_path):
+    frame = table()
+    frame["time"] = np.where(frame["hospital"] == 1, frame["time"] * 4, frame["time"])
+    net = '[[model]]\nname = "net"\nkind = "deep_surv"\nhidden = [4]\n[model.fit]\nepochs = 1\n'
+    home = finished(tmp_path / "net", frame, 'stratum = "hospital"', net)
+    found = pd.read_parquet(home.predictions("net")).merge(frame[["patient", "hospital"]], on="patient")
+    found = found[found["part"] == "test"]
+    model: Any = load_model(home.model("net") / "fold1-seed0").model
+    head, rows = model.head, found[found["fold"] == 1]
+    assert head.baseline.strata.tolist() == [0, 1]
+    curves = head.baseline.predict(
+        torch.from_numpy(rows["risk"].to_numpy()), torch.tensor([3.0]), torch.from_numpy(rows["hospital"].to_numpy())
+    )
+    np.testing.assert_allclose(rows["survival@3"], curves.survival[:, 0], atol=1e-5)
+    assert rows.groupby("hospital")["survival@3"].mean().diff().iloc[-1] > 0.1
 
 
 def test_who_entered_late_is_fitted_on_and_not_scored(tmp_path):

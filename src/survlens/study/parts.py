@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from survlens.artifacts.run_folder import RunFolder, write_json, write_table
+from survlens.heads.cox import CoxPH
 from survlens.losses.evidence import kl_to_standard_normal
 from survlens.models.cox_vae import CoxVAE
 from survlens.models.estimator_files import save_estimator
@@ -77,8 +78,23 @@ def _predict_network(model: Any, bench: Bench, entry: ModelEntry) -> UnitResult:
     embedding, place = embedding_and_place(model, bench, entry, bench.rows)
     parts = embedding.split(BLOCK)
     risk = np.concatenate([model.head.risk(part).double().numpy() for part in parts])
-    curves = np.concatenate([survival_at(model.head.predict(part), bench.times) for part in parts])
+    strata = np.empty(len(embedding), dtype=np.int64)
+    strata[place] = bench.cohort.outcome[bench.rows].strata().numpy()
+    curves = _network_curves(model.head, embedding, strata, bench.times)
     return UnitResult(risk[place], curves[place], latent_part(model, embedding).double().numpy()[place])
+
+
+def _network_curves(head: Any, embedding: torch.Tensor, strata: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Survival probabilities of the rows of `embedding`, (row, time), each with the baseline of its stratum."""
+    if not isinstance(head, CoxPH) or not len(head.baseline.strata):
+        return np.concatenate([survival_at(head.predict(part), times) for part in embedding.split(BLOCK)])
+    found = np.empty((len(embedding), len(times)))
+    for each in np.unique(strata):
+        rows = np.flatnonzero(strata == each)
+        for block in np.split(rows, range(BLOCK, len(rows), BLOCK)):
+            of_rows = torch.full((len(block),), int(each))
+            found[block] = survival_at(head.predict(embedding[torch.from_numpy(block)], stratum=of_rows), times)
+    return found
 
 
 @torch.no_grad()
