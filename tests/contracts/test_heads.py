@@ -34,7 +34,7 @@ from survlens.core import surfaces
 from survlens.core.errors import InvalidValueError, NotFittedError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
-from survlens.core.protocols import BaselineHead, CompetingRisksHead, Head, Reduction
+from survlens.core.protocols import BaselineHead, CompetingRisksHead, Head, RawHead, Reduction
 from survlens.models.saving import load_model, save_model
 
 few = settings(max_examples=20, deadline=None)
@@ -68,6 +68,26 @@ def test_survival_never_rises_and_stays_between_0_and_1(row: Row, case: Case) ->
     assert bool(((survival >= 0) & (survival <= 1)).all())
     assert bool((survival.diff(dim=1) <= 0).all())
     assert (prediction.unit, prediction.log_survival.dtype) == (UNIT, torch.float64)
+
+
+@every_head
+@few
+@given(case=cases(width=WIDTH))
+def test_curves_are_a_map_of_the_raw_output(row: Row, case: Case) -> None:
+    head = fitted(row, case)
+    assert isinstance(head, RawHead)
+    raw = head.raw(case.embedding)
+    assert raw.shape[0] == len(case.embedding)
+    assert raw.ndim == 2
+    knots = head.predict(case.embedding).times
+    asked = (knots[-1] * torch.tensor([0.21, 0.5, 0.93])).to(knots)
+    for times in (None, asked):
+        ours, own = head.predict_from_raw(raw, times), head.predict(case.embedding, times)
+        torch.testing.assert_close(ours.log_survival, own.log_survival, rtol=1e-9, atol=1e-12)
+        assert (ours.unit, ours.interpolation) == (own.unit, own.interpolation)
+    if isinstance(head, CompetingRisksHead):
+        found, expected = head.predict_incidence_from_raw(raw), head.predict_incidence(case.embedding)
+        torch.testing.assert_close(found.cumulative_incidence, expected.cumulative_incidence)
 
 
 @every_head

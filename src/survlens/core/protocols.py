@@ -72,6 +72,26 @@ class CompetingRisksHead(Head, Protocol):
 
 
 @runtime_checkable
+class RawHead(Head, Protocol):
+    """A head whose curves are a closed-form map, without any network, of a raw output.
+
+    `predict(embedding, times)` equals `predict_from_raw(raw(embedding), times)`. Time enters in the second step only,
+    which is what makes explanations at all times cost one derivative of `raw`. A head that tells causes apart also has
+    `predict_incidence_from_raw`.
+    """
+
+    def raw(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, "instance raw"]:
+        """Output of the head before its link."""
+        ...
+
+    def predict_from_raw(
+        self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
+    ) -> SurvivalPrediction:
+        """Survival curves of raw outputs, at the head's own knots or at `times`."""
+        ...
+
+
+@runtime_checkable
 class SurvivalPredictor(Protocol):
     """The face that every fitted model shows: neural, classical or fused."""
 

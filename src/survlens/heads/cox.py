@@ -96,6 +96,20 @@ class CoxPH(nn.Module):
         """
         return self.baseline.predict(self.log_risk(embedding), times, stratum)
 
+    def raw(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, "instance raw"]:
+        """The log-risk as one column."""
+        return self.log_risk(embedding)[:, None]
+
+    def predict_from_raw(
+        self,
+        raw: Float[Tensor, "instance raw"],
+        times: Float[Tensor, " time"] | None = None,
+        *,
+        stratum: Int[Tensor, " instance"] | None = None,
+    ) -> SurvivalPrediction:
+        """What `predict` makes of the `raw` output."""
+        return self.baseline.predict(raw[:, 0], times, stratum)
+
     def extra_repr(self) -> str:
         """Settings, for print."""
         return f"in_features={self.in_features}, ties={self.ties.name}"

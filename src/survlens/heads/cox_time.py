@@ -141,6 +141,22 @@ class CoxTime(nn.Module):
         ]
         return SurvivalPrediction(asked, torch.cat(curves), Interpolation.STEP, unit)  # type: ignore[arg-type]
 
+    def raw(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, "instance raw"]:
+        """The log-risk at each knot of the baseline.
+
+        Raises:
+            NotFittedError: Before `fit_baseline`.
+        """
+        _, knots = self.baseline.knots(None)
+        return self._of_pairs(knots[:, None], self._rows(embedding)).T
+
+    def predict_from_raw(
+        self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
+    ) -> SurvivalPrediction:
+        """What `predict` makes of the `raw` output."""
+        unit, asked = self.baseline.knots(times)
+        return SurvivalPrediction(asked, self._from_log_risk(raw, asked), Interpolation.STEP, unit)
+
     def risk(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, " instance"]:
         """Minus the restricted mean survival time up to the last knot: higher is worse.
 
@@ -179,7 +195,10 @@ class CoxTime(nn.Module):
         return found.reshape(shape)
 
     def _log_survival(self, rows: Tensor, asked: Tensor) -> Tensor:
+        return self._from_log_risk(self._of_pairs(self.baseline.times[:, None], rows).T, asked)
+
+    def _from_log_risk(self, log_risk: Tensor, asked: Tensor) -> Tensor:
         baseline = self.baseline
-        log_rise = self._of_pairs(baseline.times[:, None], rows).double().T + baseline.log_jumps
+        log_rise = log_risk.double() + baseline.log_jumps
         total = torch.nn.functional.pad(cumulative_hazard_from_log(log_rise).cumsum(1), (1, 0))
         return -total[:, torch.searchsorted(baseline.times, asked, right=True)]

@@ -108,7 +108,17 @@ class DeepHit(nn.Module):
         Raises:
             InvalidValueError: If a time lies past the last edge.
         """
-        logits = self.logits(embedding).double()
+        return self.predict_incidence_from_raw(self.raw(embedding), times)
+
+    def raw(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, "instance raw"]:
+        """The logits in a row, all intervals of cause 1 first."""
+        return self.logits(embedding).flatten(1)
+
+    def predict_incidence_from_raw(
+        self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
+    ) -> CompetingRisksPrediction:
+        """What `predict_incidence` makes of the `raw` output."""
+        logits = raw.double().unflatten(1, (self.n_causes, len(self.grid)))
         incidence = _incidence(logits).transpose(0, 1)
         knots = self.grid.edges[1:].to(logits.device)
         prediction = CompetingRisksPrediction(
@@ -124,7 +134,13 @@ class DeepHit(nn.Module):
         Raises:
             InvalidValueError: If a time lies past the last edge.
         """
-        prediction = self.predict_incidence(embedding).overall()
+        return self.predict_from_raw(self.raw(embedding), times)
+
+    def predict_from_raw(
+        self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
+    ) -> SurvivalPrediction:
+        """What `predict` makes of the `raw` output."""
+        prediction = self.predict_incidence_from_raw(raw).overall()
         return prediction if times is None else prediction.at(times)
 
     def risk(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, " instance"]:

@@ -63,7 +63,15 @@ class LogisticHazard(nn.Module):
         Raises:
             InvalidValueError: If a time lies past the last edge.
         """
-        logits = self.logits(embedding).double()
+        return self.predict_from_raw(self.logits(embedding), times)
+
+    raw = logits
+
+    def predict_from_raw(
+        self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
+    ) -> SurvivalPrediction:
+        """What `predict` makes of the `raw` output, the logits."""
+        logits = raw.double()
         knots = self.grid.edges[1:].to(logits.device)
         log_survival = log_survival_from_hazard_logits(logits)
         prediction = SurvivalPrediction(knots, log_survival, Interpolation.EXPONENTIAL, self.grid.unit)

@@ -63,7 +63,15 @@ class MTLR(nn.Module):
         Raises:
             InvalidValueError: If a time lies past the last edge.
         """
-        return curve_of_masses(sequence_scores(self.logits(embedding).double()), self.grid, times)
+        return self.predict_from_raw(self.logits(embedding), times)
+
+    raw = logits
+
+    def predict_from_raw(
+        self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
+    ) -> SurvivalPrediction:
+        """What `predict` makes of the `raw` output, the logits."""
+        return curve_of_masses(sequence_scores(raw.double()), self.grid, times)
 
     def risk(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, " instance"]:
         """Minus the restricted mean survival time up to the last edge: higher is worse, in the unit of the grid."""

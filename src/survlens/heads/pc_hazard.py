@@ -63,7 +63,13 @@ class PCHazard(nn.Module):
         Raises:
             InvalidValueError: If a time lies past the last edge.
         """
-        raw = self.raw(embedding).double()
+        return self.predict_from_raw(self.raw(embedding), times)
+
+    def predict_from_raw(
+        self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
+    ) -> SurvivalPrediction:
+        """What `predict` makes of the `raw` output."""
+        raw = raw.double()
         edges = self.grid.edges.to(raw.device)
         knots = edges[1:] if times is None else self._within(torch.as_tensor(times).to(edges))
         interval = torch.searchsorted(edges[1:], knots).clamp(max=len(self.grid) - 1)

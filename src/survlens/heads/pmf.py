@@ -61,7 +61,15 @@ class PMF(nn.Module):
         Raises:
             InvalidValueError: If a time lies past the last edge.
         """
-        return curve_of_masses(self.logits(embedding), self.grid, times)
+        return self.predict_from_raw(self.logits(embedding), times)
+
+    raw = logits
+
+    def predict_from_raw(
+        self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
+    ) -> SurvivalPrediction:
+        """What `predict` makes of the `raw` output, the logits."""
+        return curve_of_masses(raw, self.grid, times)
 
     def risk(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, " instance"]:
         """Minus the restricted mean survival time up to the last edge: higher is worse, in the unit of the grid."""

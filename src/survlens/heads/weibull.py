@@ -61,9 +61,16 @@ class Weibull(nn.Module):
         self, embedding: Float[Tensor, "instance embedding"]
     ) -> tuple[Float[Tensor, " instance"], Float[Tensor, " instance"]]:
         """Logs of the scale, in the unit of the grid, and of the shape of each instance, in float64."""
+        return self._log_parameters(self.raw(embedding))
+
+    def raw(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, "instance raw"]:
+        """f(z), and with `shape_depends` the raw shape."""
         check_width(embedding, self.in_features)
         network = self.linear if self.network is None else self.network
-        raw = raw_output(network, embedding, columns=2 if self.shape_depends else 1).double()
+        return raw_output(network, embedding, columns=2 if self.shape_depends else 1)
+
+    def _log_parameters(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        raw = raw.double()
         log_scale = raw[:, 0] + math.log(float(self.grid.edges[(len(self.grid) + 1) // 2]))
         raw_shape = raw[:, 1] if self.shape_depends else self.raw_shape.double().expand(raw.shape[0])
         return log_scale, log_softplus(raw_shape + _RAW_OF_SHAPE_1)
@@ -87,7 +94,13 @@ class Weibull(nn.Module):
         self, embedding: Float[Tensor, "instance embedding"], times: Float[Tensor, " time"] | None = None
     ) -> SurvivalPrediction:
         """Survival curves with their exact hazard rates, in float64, at the edges or at any `times` > 0."""
-        log_scale, log_shape = self.log_parameters(embedding)
+        return self.predict_from_raw(self.raw(embedding), times)
+
+    def predict_from_raw(
+        self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
+    ) -> SurvivalPrediction:
+        """What `predict` makes of the `raw` output."""
+        log_scale, log_shape = self._log_parameters(raw)
         edges = self.grid.edges.to(log_scale.device)
         knots = edges[1:] if times is None else torch.as_tensor(times).to(edges)
         log_cumulative, log_rate = weibull_log_hazard(log_scale[:, None], log_shape[:, None], knots.log())
