@@ -1,0 +1,234 @@
+"""Abdominal phantoms: drawn volumes with liver tumours, and survival with a known function of tumour load and age."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64, UInt8
+
+from survlens.core.choices import check_choice
+from survlens.core.errors import InvalidValueError
+from survlens.core.grid import TimeGrid
+from survlens.core.outcome import SurvivalOutcome
+from survlens.data.simulate.hazards import CensoringTarget
+from survlens.data.simulate.published_hazards import PowerHazard
+
+FIELD_OF_VIEW = (320.0, 320.0, 240.0)
+"""Extent of a volume along x, y and z, in millimetres, before the spacing varies."""
+LOG_HAZARD_PER_LOAD = 1.2
+"""Change of the log-hazard per standard deviation of the log tumour load."""
+LOG_HAZARD_PER_AGE = 0.5
+"""Change of the log-hazard per standard deviation of age."""
+LOAD_CENTRE, LOAD_SPREAD = 3.2, 1.7
+"""Mean and standard deviation of log(1 + load in ml) by which it is standardised in the hazard."""
+AGE_CENTRE, AGE_SPREAD = 65.0, 10.0
+"""Mean and standard deviation of age in years."""
+END_OF_STUDY = 60.0
+"""Time at which follow-up ends, in months."""
+
+
+class LoadEffect(Enum):
+    """How the effect of tumour load depends on time.
+
+    CONSTANT: proportional hazards. WEARS_OFF: strong at first and fading: the power of time in H falls with the load,
+    so the hazard ratio per standard deviation is proportional to t^-0.35.
+    """
+
+    CONSTANT = "constant"
+    WEARS_OFF = "wears_off"
+
+
+class Organ(Enum):
+    """Labels in `PhantomStudy.labels`."""
+
+    BODY = 1
+    SPINE = 2
+    LIVER = 3
+    TUMOUR = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhantomStudy:
+    """Drawn volumes with what is in them, the simulated outcome, and the truth behind it.
+
+    Axes of a volume are x (towards the patient's right), y (front) and z (head), as in a canonical NIfTI file.
+
+    Attributes:
+        volumes: (instance, channel, x, y, z) in Hounsfield units, noise included.
+        labels: What each voxel is mostly made of, by `Organ`; 0 is air.
+        spacing: Millimetres between voxels of each instance, (instance, 3).
+        tumours: Number of tumours of each instance.
+        load: Volume of all tumours together, in ml: what the hazard depends on.
+        liver: Volume of the liver without tumours, in ml: a distractor on which the hazard does not depend.
+        age: Age in years: what the hazard also depends on.
+        outcome: Simulated survival, in months.
+        truth: The hazard, a head of (standardised log load, standardised age).
+    """
+
+    volumes: Float32[np.ndarray, "instance 1 x y z"]
+    labels: UInt8[np.ndarray, "instance x y z"]
+    spacing: Float64[np.ndarray, "instance 3"]
+    tumours: Int64[np.ndarray, " instance"]
+    load: Float64[np.ndarray, " instance"]
+    liver: Float64[np.ndarray, " instance"]
+    age: Float64[np.ndarray, " instance"]
+    outcome: SurvivalOutcome
+    truth: PowerHazard
+
+    def __len__(self) -> int:
+        return len(self.load)
+
+    def __getitem__(self, rows: np.ndarray) -> PhantomStudy:
+        parts = (self.volumes, self.labels, self.spacing, self.tumours, self.load, self.liver, self.age)
+        return PhantomStudy(*(part[rows] for part in parts), self.outcome[rows], self.truth)
+
+    @property
+    def covariates(self) -> Float64[np.ndarray, "instance 2"]:
+        """What the hazard depends on: log(1 + load) and age, both standardised."""
+        load = (np.log1p(self.load) - LOAD_CENTRE) / LOAD_SPREAD
+        return np.stack([load, (self.age - AGE_CENTRE) / AGE_SPREAD], axis=1)
+
+    @property
+    def log_hazard(self) -> Float64[np.ndarray, " instance"]:
+        """True log relative hazard; under WEARS_OFF at one month."""
+        return self.covariates @ np.array([LOG_HAZARD_PER_LOAD, LOG_HAZARD_PER_AGE])
+
+    def affine(self, row: int) -> Float64[np.ndarray, "4 4"]:
+        """Voxel to world matrix of one instance: millimetres, RAS+, origin in the middle of the volume."""
+        matrix = np.diag([*self.spacing[row], 1.0])
+        sides = np.array(self.labels.shape[1:])
+        matrix[:3, 3] = -self.spacing[row] * (sides - 1) / 2
+        return matrix
+
+
+def phantom_survival(
+    instances: int,
+    *,
+    size: int = 64,
+    effect: LoadEffect = LoadEffect.CONSTANT,
+    censored: float = 0.3,
+    noise: float = 15.0,
+    seed: int = 0,
+) -> PhantomStudy:
+    """Draws abdominal volumes and survival that depends on tumour load and age, and on nothing else.
+
+    A body with fat, a spine, and a liver whose size, contrast and place vary; 0 to 6 tumours in it whose number, size,
+    place and enhancement are drawn independently of the liver's size. With z the standardised log(1 + load in ml) and
+    a the standardised age, h(t) = 0.02 t^0.2 exp(1.2 z + 0.5 a) per month where hazards are proportional. Follow-up
+    ends at 60 months, and independent exponential censoring ends about a share `censored` before.
+
+    Args:
+        instances: Number of patients, >= 1.
+        size: Voxels along each axis, >= 12. The field of view is the same, so fewer voxels are larger ones.
+        effect: How the effect of load depends on time.
+        censored: Share of patients whose follow-up ends before an event and before the end of the study, in [0, 1).
+        noise: Standard deviation of a voxel's noise, in Hounsfield units.
+        seed: Seed of all draws; each patient has draws of its own, so the first patients of a longer cohort are the
+            same.
+
+    Raises:
+        InvalidValueError: If an argument lies outside its range.
+    """
+    check_choice("effect", effect, LoadEffect)
+    if instances < 1 or size < 12 or noise < 0:
+        raise InvalidValueError(
+            f"`instances` must be >= 1, `size` >= 12 and `noise` >= 0; got {instances}, {size} and {noise}."
+        )
+    children = np.random.SeedSequence(seed).spawn(instances + 1)
+    drawn = [_volume(np.random.default_rng(child), size, noise) for child in children[1:]]
+    volumes, labels, spacing, tumours, load, liver, age = (np.stack(part) for part in zip(*drawn, strict=True))
+    truth = phantom_hazard(effect)
+    study = PhantomStudy(volumes, labels, spacing, tumours, load, liver, age, _nobody(instances), truth)
+    generator = np.random.default_rng(children[0])
+    outcome = truth.draw(torch.from_numpy(study.covariates), generator)
+    outcome = _censored(outcome, CensoringTarget(censored), generator)
+    return PhantomStudy(volumes, labels, spacing, tumours, load, liver, age, outcome, truth)
+
+
+def phantom_hazard(effect: LoadEffect = LoadEffect.CONSTANT) -> PowerHazard:
+    """The hazard of phantoms, of (standardised log load, standardised age)."""
+    weights = (LOG_HAZARD_PER_LOAD, LOG_HAZARD_PER_AGE)
+    changes = (-0.35, 0.0) if effect is LoadEffect.WEARS_OFF else None
+    power = 1.2 if effect is LoadEffect.CONSTANT else 2.0
+    scale = 0.02 if effect is LoadEffect.CONSTANT else 0.01
+    grid = TimeGrid.equidistant(END_OF_STUDY, 60, "months")
+    return PowerHazard(scale=scale, power=power, log_risk=weights, power_weights=changes, grid=grid)
+
+
+def _nobody(instances: int) -> SurvivalOutcome:
+    return SurvivalOutcome.from_arrays(np.ones(instances), np.zeros(instances, dtype=np.int64), "months")
+
+
+def _censored(outcome: SurvivalOutcome, target: CensoringTarget, generator: np.random.Generator) -> SurvivalOutcome:
+    """Ends some follow-ups early, by exponential times whose scale is found on the sample."""
+    standard = generator.exponential(size=len(outcome))
+    time, event = outcome.time.numpy(), outcome.event.numpy()
+    if target.share == 0:
+        return outcome
+    scale = float(np.quantile(time / standard, 1 - target.share))
+    ends = scale * standard
+    return SurvivalOutcome.from_arrays(np.minimum(time, ends), np.where(ends < time, 0, event), "months")
+
+
+Drawn = tuple[np.ndarray, np.ndarray, np.ndarray, np.int64, np.float64, np.float64, np.float64]
+
+
+def _volume(generator: np.random.Generator, size: int, noise: float) -> Drawn:
+    """One patient: volume, labels, spacing, number of tumours, load, liver volume, age."""
+    age = np.float64(np.clip(generator.normal(AGE_CENTRE, AGE_SPREAD), 30, 95))
+    spacing = np.array(FIELD_OF_VIEW) / size * generator.uniform(0.95, 1.05, 3)
+    pose, stature = generator.normal(0, 6, 3), generator.uniform(0.9, 1.1)
+    liver_scale = generator.uniform(0.8, 1.2)
+    contrast, enhancement = generator.uniform(90, 130), generator.uniform(-75, -45)
+    centre = pose + stature * np.array([55.0, 5.0, 5.0])
+    radii = liver_scale * stature * np.array([68.0, 55.0, 62.0])
+    number = int(generator.integers(0, 7))
+    tumour_radii = generator.lognormal(math.log(13.0), 0.4, number).clip(6, 30)
+    places = centre + radii * _in_ball(generator, number) * 0.62
+    grid = [(np.arange(size) - (size - 1) / 2) * step for step in spacing]
+    x, y, z = (axis.astype(np.float32) for axis in np.meshgrid(*grid, indexing="ij"))
+    edge = float(spacing.max()) / 2
+
+    across, deep = x - pose[0], y - pose[1]
+    body = _inside((across / (150 * stature)) ** 2 + (deep / (105 * stature)) ** 2, 105 * stature, edge)
+    inner = _inside((across / (132 * stature)) ** 2 + (deep / (88 * stature)) ** 2, 88 * stature, edge)
+    spine = _inside((across / 22) ** 2 + ((deep + 62 * stature) / 22) ** 2, 22.0, edge)
+    away = sum(((each - middle) / radius) ** 2 for each, middle, radius in zip((x, y, z), centre, radii, strict=True))
+    liver = _inside(np.asarray(away), float(radii.min()), edge)
+    tumour = np.zeros_like(liver)
+    for place, radius in zip(places, tumour_radii, strict=True):
+        away = sum(((each - middle) / radius) ** 2 for each, middle in zip((x, y, z), place, strict=True))
+        tumour = np.maximum(tumour, _inside(np.asarray(away), float(radius), edge))
+
+    volume = np.full_like(x, -1000.0)
+    parts = ((body, -100.0), (inner, 40.0), (spine, 300.0), (liver, contrast), (tumour, contrast + enhancement))
+    for share, value in parts:
+        volume += share * (value - volume)
+    volume += generator.normal(0, noise, volume.shape).astype(np.float32)
+    labels = np.zeros(volume.shape, np.uint8)
+    for share, organ in ((body, Organ.BODY), (spine, Organ.SPINE), (liver, Organ.LIVER), (tumour, Organ.TUMOUR)):
+        labels[share >= 0.5] = organ.value
+    millilitres = float(spacing.prod()) / 1000
+    load, whole = (
+        tumour.sum(dtype=np.float64) * millilitres,
+        np.maximum(liver, tumour).sum(dtype=np.float64) * millilitres,
+    )
+    found = (spacing, np.int64(number), np.float64(load), np.float64(whole - load), age)
+    return volume[None].astype(np.float32), labels, *found
+
+
+def _inside(squared: np.ndarray, radius: float, edge: float) -> np.ndarray:
+    """Share of a voxel inside a surface at `squared` = 1, falling over one voxel: (radius, edge) in millimetres."""
+    distance = (np.sqrt(squared) - 1) * radius
+    return np.clip(0.5 - distance / (2 * edge), 0, 1).astype(np.float32)
+
+
+def _in_ball(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Points drawn evenly in the unit ball."""
+    direction = generator.standard_normal((count, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    return direction * generator.uniform(0, 1, (count, 1)) ** (1 / 3)

@@ -1,0 +1,81 @@
+"""Phantoms: drawn volumes whose hazard is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from survlens.core.errors import InvalidTypeError, InvalidValueError
+from survlens.core.pair_counts import pair_counts
+from survlens.data.simulate.phantom import LoadEffect, Organ, PhantomStudy, phantom_survival
+
+
+@pytest.fixture(scope="module")
+def study() -> PhantomStudy:
+    return phantom_survival(300, size=16)
+
+
+def test_the_same_seed_draws_the_same_and_a_longer_cohort_begins_with_the_shorter(study):
+    again = phantom_survival(5, size=16)
+    assert np.array_equal(again.volumes, study.volumes[:5])
+    assert np.array_equal(again.load, study.load[:5])
+    assert not np.array_equal(phantom_survival(5, size=16, seed=1).volumes, again.volumes)
+
+
+def test_load_is_the_volume_of_what_is_labelled_tumour():
+    fine = phantom_survival(12, size=48)
+    labelled = (fine.labels == Organ.TUMOUR.value).sum((1, 2, 3)) * fine.spacing.prod(1) / 1000
+    np.testing.assert_allclose(labelled, fine.load, rtol=0.1, atol=2)
+    assert (fine.load > 0).sum() == (fine.tumours > 0).sum()
+
+
+def test_load_does_not_change_with_the_number_of_voxels_but_for_their_size():
+    coarse, fine = phantom_survival(20, size=32), phantom_survival(20, size=64)
+    assert np.array_equal(coarse.age, fine.age)
+    np.testing.assert_allclose(coarse.load, fine.load, rtol=0.2, atol=5)
+
+
+def test_the_liver_says_nothing_of_load_and_tumours_lie_in_it(study):
+    assert abs(np.corrcoef(study.load, study.liver)[0, 1]) < 0.2
+    there = phantom_survival(10, size=32)
+    liver = [there.volumes[i, 0][there.labels[i] == Organ.LIVER.value].mean() for i in range(10)]
+    assert all(85 < value < 135 for value in liver)
+    for i in np.flatnonzero(there.load > 20):
+        assert there.volumes[i, 0][there.labels[i] == Organ.TUMOUR.value].mean() < liver[i] - 15
+
+
+def test_the_liver_lies_on_the_right_side_of_a_canonical_volume(study):
+    for row in range(5):
+        voxels = np.argwhere(study.labels[row] == Organ.LIVER.value)
+        spine = np.argwhere(study.labels[row] == Organ.SPINE.value)
+        world = study.affine(row) @ np.r_[voxels.mean(0), 1]
+        behind = study.affine(row) @ np.r_[spine.mean(0), 1]
+        assert world[0] > 20
+        assert behind[1] < -20
+
+
+@pytest.mark.parametrize("effect", list(LoadEffect))
+def test_outcomes_follow_the_stated_hazard(effect):
+    drawn = phantom_survival(1500, size=12, effect=effect, censored=0.2)
+    hazard = drawn.truth.predict_from_raw(drawn.truth.raw(torch.from_numpy(drawn.covariates)))
+    at_end = hazard.at(drawn.outcome.time.unique(sorted=True).tolist())
+    index = np.searchsorted(at_end.times.numpy(), drawn.outcome.time.numpy())
+    residual = drawn.outcome.event.numpy() - at_end.cumulative_hazard.numpy()[np.arange(1500), index]
+    # Martingale residuals have mean 0 and no relation with what the hazard depends on.
+    assert abs(residual.mean()) < 0.08
+    assert np.abs(np.corrcoef(residual, drawn.covariates.T)[0, 1:]).max() < 0.08
+
+
+@pytest.mark.parametrize(("key", "value"), [("instances", 0), ("size", 8), ("noise", -1.0), ("censored", 1.0)])
+def test_bad_arguments_are_named(key, value):
+    settings = {"instances": 3, "size": 16} | {key: value}
+    with pytest.raises(InvalidValueError, match="share" if key == "censored" else key):
+        phantom_survival(**settings)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_effect_given_as_a_word_is_refused():
+    with pytest.raises(InvalidTypeError, match="effect"):
+        phantom_survival(2, size=16, effect="constant")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_true_hazard_orders_patients(study):
+    assert 0.7 < pair_counts(study.log_hazard, study.outcome).concordance < 0.85
