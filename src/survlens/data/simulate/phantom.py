@@ -83,8 +83,17 @@ class PhantomStudy:
         return len(self.load)
 
     def __getitem__(self, rows: np.ndarray) -> PhantomStudy:
-        parts = (self.volumes, self.labels, self.spacing, self.tumours, self.load, self.liver, self.age)
-        return PhantomStudy(*(part[rows] for part in parts), self.outcome[rows], self.truth)
+        return PhantomStudy(
+            self.volumes[rows],
+            self.labels[rows],
+            self.spacing[rows],
+            self.tumours[rows],
+            self.load[rows],
+            self.liver[rows],
+            self.age[rows],
+            self.outcome[rows],
+            self.truth,
+        )
 
     @property
     def covariates(self) -> Float64[np.ndarray, "instance 2"]:
