@@ -128,7 +128,7 @@ def test_sections_stand_in_the_agreed_order(page):
     keys = [attrs["id"] for attrs in page.all("section")]
     assert keys == [
         *("about", "cohort", "comparison", "calibration", "risk-groups", "subgroups", "embedding", "dimensions"),
-        *("reliability", "training", "limits", "reproducibility"),
+        *("reliability", "training", "over-time", "limits", "reproducibility"),
     ]
 
 
@@ -227,7 +227,7 @@ def test_what_is_missing_is_left_out(tmp_path, write_run, undrawn, gone):
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     page = Page(read(folder))
-    assert len(page.all("section")) == 12
+    assert len(page.all("section")) == 13
 
 
 def test_page_of_bare_metrics_says_what_is_left_out(tmp_path, write_run, undrawn):

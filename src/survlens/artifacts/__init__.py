@@ -1,6 +1,8 @@
 """Files of a run: tensors, tables, run folders."""
 
 from survlens.artifacts.atomic import WriteError as WriteError
+from survlens.artifacts.attribution_files import read_attributions as read_attributions
+from survlens.artifacts.attribution_files import write_attributions as write_attributions
 from survlens.artifacts.run_folder import (
     RunFolder as RunFolder,
 )

@@ -8,6 +8,7 @@ from survlens import __version__
 from survlens.cli.check import check
 from survlens.cli.demo import demo
 from survlens.cli.evaluate import evaluate
+from survlens.cli.explain import explain
 from survlens.cli.export import export
 from survlens.cli.group import VerbGroup, traceback_option
 from survlens.cli.init import init
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for _verb in (init, check, run, evaluate, report, export, demo, reproduce):
+for _verb in (init, check, run, evaluate, explain, report, export, demo, reproduce):
     main.add_command(_verb)

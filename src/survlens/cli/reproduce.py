@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from survlens.cli.group import traceback_option
+from survlens.cli.reproduce_explanations import COMMANDS
 from survlens.cli.run import run_file
 from survlens.cli.screen import say, show_table
 
@@ -26,6 +27,10 @@ _SHOWN = {
 @click.group()
 def reproduce() -> None:
     """Repeat a published experiment."""
+
+
+for command in COMMANDS:
+    reproduce.add_command(command)
 
 
 @reproduce.command("surv-mnist")

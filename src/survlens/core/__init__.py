@@ -2,6 +2,7 @@
 
 from survlens.core.aalen_johansen import CumulativeIncidence as CumulativeIncidence
 from survlens.core.aalen_johansen import cumulative_incidence as cumulative_incidence
+from survlens.core.attribution import Attribution as Attribution
 from survlens.core.competing import CompetingRisksPrediction as CompetingRisksPrediction
 from survlens.core.errors import (
     CorruptFileError as CorruptFileError,
@@ -107,4 +108,16 @@ from survlens.core.score import (
 from survlens.core.score import (
     Score as Score,
 )
+from survlens.core.targets import Scope as Scope
+from survlens.core.targets import Target as Target
+from survlens.core.targets import cumulative_hazard as cumulative_hazard
+from survlens.core.targets import density as density
+from survlens.core.targets import hazard_rate as hazard_rate
+from survlens.core.targets import incidence_of as incidence_of
+from survlens.core.targets import log_hazard_rate as log_hazard_rate
+from survlens.core.targets import restricted_mean as restricted_mean
+from survlens.core.targets import risk_at as risk_at
+from survlens.core.targets import survival as survival
+from survlens.core.targets import survival_quantile as survival_quantile
+from survlens.core.targets import time_lost_to as time_lost_to
 from survlens.core.ties import Ties as Ties

@@ -16,6 +16,7 @@ class Direction(Enum):
     HIGHER = "higher is better"
     LOWER = "lower is better"
     TARGET = "closer to its target is better"
+    NONE = "neither is better"
 
 
 class Category(Enum):
@@ -25,7 +26,12 @@ class Category(Enum):
     ACCURACY = "accuracy"
     CALIBRATION = "calibration"
     CLINICAL_USE = "clinical use"
-    EXPLANATION = "explanation"
+    FAITHFULNESS = "faithfulness"
+    ROBUSTNESS = "robustness"
+    LOCALISATION = "localisation"
+    RANDOMISATION = "randomisation"
+    COMPLEXITY = "complexity"
+    AGREEMENT = "agreement"
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class Volume:
         """Whether both have one shape and place, to a hundredth of a voxel."""
         if self.values.shape != other.values.shape:
             return False
-        corners = np.array(np.meshgrid(*[(0, side - 1) for side in self.values.shape])).reshape(3, -1).T
+        corners = np.array(np.meshgrid(*[(0.0, side - 1.0) for side in self.values.shape])).reshape(3, -1).T
         return bool(np.abs(self.voxel(other.world(corners)) - corners).max() < 0.01)
 
     def cropped(self, start: Sequence[int], stop: Sequence[int], fill: float = 0.0) -> Volume:

@@ -49,7 +49,7 @@ def checked_times(times: object) -> Tensor:
     Raises:
         InvalidValueError: If they are not finite, > 0 and increasing.
     """
-    asked = torch.as_tensor(times, dtype=torch.float64).reshape(-1)
+    asked = torch.as_tensor(times, dtype=torch.float64).reshape(-1).contiguous()
     if not len(asked) or not bool((torch.isfinite(asked) & (asked > 0)).all()) or bool((asked.diff() <= 0).any()):
         raise InvalidValueError(
             f"`times` must be finite, > 0 and strictly increasing; got {asked.tolist()[:8]}. "

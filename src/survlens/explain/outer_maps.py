@@ -5,52 +5,36 @@ interpolation stand in the first factor only, which needs no network. A sum over
 
     phi(t) = sum over s of dA_t/du(u_s) g_s,      g_s = weight_s du/dx(x_s) scaled by the features' differences,
 
-is a matrix product of (time, s m) with (s m, feature), taken without ever holding a table of (s, feature, time).
+is a matrix product of (time, s m) with (s m, feature), taken without ever holding a table of (s, feature, time). Four
+things make it cheaper still: for one raw output a table of dA_t/du in u; for several, the slopes of the two levels of
+the curve around a time instead of all raw outputs; between two knots phi is smooth in t, so that many times there
+follow from a few; and straight pieces of u are integrated in u, never in the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from survlens.core.competing import CompetingRisksPrediction
-from survlens.core.prediction import Interpolation, SurvivalPrediction
 from survlens.core.targets import Scope, Target
+from survlens.explain.between_knots import few_times
+from survlens.explain.forward import derivative as derivative
 from survlens.explain.held import RawCurves
+from survlens.explain.level_cotangents import mean_cotangents
+from survlens.explain.level_curves import level_curves, level_weights
+from survlens.explain.level_slopes import level_slopes
+from survlens.explain.memory import MEMORY, rows_at_once, spans
+from survlens.explain.piece_nodes import growth, nodes_and_parts, reach, rule
+from survlens.explain.scalar_table import ScalarTable, scalar_table
 
 _NARROW = 3  # up to so many raw outputs, their cotangents are taken one by one at every time
-
-
-@dataclass(frozen=True, slots=True)
-class LevelCurves:
-    """Curves given by their values at knots, as a target asks for them.
-
-    `levels` is (point, 1, knot) of log-survival, or (point, cause, knot) of cumulative incidence.
-    """
-
-    knots: Tensor
-    levels: Tensor
-    interpolation: Interpolation
-    unit: str
-    of_causes: bool
-
-    def survival(self, times: Tensor | None = None) -> SurvivalPrediction:
-        """Survival curves at `times`, or at the knots."""
-        if self.of_causes:
-            return self.incidence(times).overall()
-        curves = SurvivalPrediction(self.knots, self.levels[:, 0], self.interpolation, self.unit)
-        return curves if times is None else curves.at(times)
-
-    def incidence(self, times: Tensor | None = None) -> CompetingRisksPrediction:
-        """Cumulative incidences at `times`, or at the knots."""
-        curves = CompetingRisksPrediction(self.knots, self.levels.transpose(0, 1), self.interpolation, self.unit)
-        return curves if times is None else curves.at(times)
+_BLOCK = 32 * 2**20  # bytes of one block of points: more than this only leaves the cache
+_AGREE = 1e-11
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +45,13 @@ class OuterMap:
         head: A head with `predict_from_raw`.
         target: What is explained.
         times: Times that are asked, in the head's unit; a target of the whole curve ignores them.
+        memory: Bytes that intermediate results may take, beside the arguments and the result.
     """
 
     head: Any
     target: Target
     times: Float[Tensor, " time"]
+    memory: int = MEMORY
 
     @property
     def columns(self) -> Float[Tensor, " column"]:
@@ -76,6 +62,10 @@ class OuterMap:
         """The target of each point, in float64."""
         return self.target(RawCurves(self.head, raw.double()), self.times)
 
+    def cotangents(self, raw: Float[Tensor, "point raw"]) -> Float[Tensor, "point column raw"]:
+        """dA_t/du of each point, in float64."""
+        return self._mean_cotangents(raw.double()[:, None], (1.0,))
+
     def accumulate(
         self, raw: Float[Tensor, "group point raw"], slopes: Float[Tensor, "group point raw feature"]
     ) -> Float[Tensor, "group feature column"]:
@@ -85,16 +75,174 @@ class OuterMap:
             raw: Raw outputs u_s.
             slopes: Weighted slopes g_s of each raw output by each feature.
         """
-        groups, points, width = raw.shape
-        flat = raw.reshape(-1, width).double()
+        return self._filled(raw.detach().double(), None, slopes.detach())
+
+    def accumulate_pieces(
+        self,
+        start: Float[Tensor, "group point raw"],
+        end: Float[Tensor, "group point raw"],
+        slopes: Float[Tensor, "group point raw feature"],
+    ) -> Float[Tensor, "group feature column"]:
+        """Sum over straight pieces of the mean of dA_t/du along each piece times its slopes, in float64.
+
+        A piece contributes the integral of dA_t/du(start + alpha (end - start)) over alpha in (0, 1), times `slopes`,
+        to about 1e-12 of the largest weight; nothing cancels where a piece is short.
+
+        Args:
+            start: Raw outputs where each piece begins.
+            end: Raw outputs where it ends; in between u is linear.
+            slopes: Weighted slopes of the piece, the same all along it.
+        """
+        return self._filled(start.detach().double(), end.detach().double(), slopes.detach())
+
+    def _filled(self, start: Tensor, end: Tensor | None, slopes: Tensor) -> Tensor:
+        """The sum at a few times between each two knots, and by interpolation at the others."""
+        result = start.new_zeros((start.shape[0], slopes.shape[3], len(self.columns)))
+        pending = torch.ones(len(self.columns), dtype=torch.bool, device=start.device)
+        for nodes in self._node_counts(start):
+            asked = self.times[pending]
+            fill = few_times(RawCurves(self.head, start[0, :1]).survival().times, asked, nodes)
+            if fill is None:
+                break
+            found = replace(self, times=fill.times)._summed(start, end, slopes)
+            result[..., pending], failed = fill.spread(found, asked)
+            pending[pending.clone()] = failed
+            if not bool(failed.any()):
+                return result
+        if bool(pending.all()):
+            return self._summed(start, end, slopes)
+        result[..., pending] = replace(self, times=self.times[pending])._summed(start, end, slopes)
+        return result
+
+    def _node_counts(self, raw: Tensor) -> tuple[int, ...]:
+        """Numbers of nodes between two knots to try, where that can pay."""
+        return () if self.target.scope is Scope.WHOLE or raw.shape[2] == 1 or not raw.numel() else (8, 16)
+
+    def _summed(self, start: Tensor, end: Tensor | None, slopes: Tensor) -> Tensor:
+        groups, points, width = start.shape
+        if not start.numel() or not slopes.numel():
+            return start.new_zeros((groups, slopes.shape[3], len(self.columns)))
+        if width == 1 and (table := self._table(start, end)) is not None:
+            return self._by_table(table, start, end, slopes)
+        if end is None:
+            wide = width > _NARROW and self.target.scope is Scope.AROUND
+            return self._by_levels(start, slopes) if wide else self._by_cotangents(start, slopes)
+        return self._by_pieces(start, end, slopes)
+
+    def _table(self, start: Tensor, end: Tensor | None) -> ScalarTable | None:
+        """A table in the one raw output, where it costs less than all points."""
+        ends = start if end is None else torch.stack([start, end])
+        low, high = float(ends.min()), float(ends.max())
+        most = start.shape[0] * start.shape[1] // (4 if end is None else 1)
+
+        def weights(raw: Tensor) -> Tensor:
+            return self.cotangents(raw)[:, :, 0]
+
+        return scalar_table(weights, low, high, most, start.device)
+
+    def _by_table(self, table: ScalarTable, start: Tensor, end: Tensor | None, slopes: Tensor) -> Tensor:
+        smooth = table.smooth
+        found = start.new_zeros((start.shape[0], slopes.shape[3], int(smooth.sum())))
+        terms, columns = table.coefficients.shape
+        each = 8 * (6 * terms + 2 * slopes.shape[3] + (0 if start.shape[1] > terms else columns))
+        for group, point in self._blocks(start, each):
+            shape = start[group, point].shape[:2]
+            ends = None if end is None else end[group, point].flatten()
+            basis = table.basis(start[group, point].flatten(), ends).reshape(*shape, terms)
+            found[group] += table.contract(basis, slopes[group, point, 0].double())
+        if bool(smooth.all()):
+            return found
+        result = start.new_zeros((*found.shape[:2], len(smooth)))
+        result[..., smooth] = found
+        rest = replace(self, times=self.times[~smooth])
+        result[..., ~smooth] = (
+            rest._by_cotangents(start, slopes) if end is None else rest._by_pieces(start, end, slopes)
+        )
+        return result
+
+    def _by_cotangents(self, raw: Tensor, slopes: Tensor) -> Tensor:
+        """The sum with the cotangent of every point written out."""
+        width, features, columns = raw.shape[2], slopes.shape[3], len(self.columns)
+        result = raw.new_zeros((raw.shape[0], features, columns))
+        for group, point in self._blocks(raw, 8 * width * (10 * columns + 2 * features)):
+            part = raw[group, point]
+            weights = self.cotangents(part.flatten(0, 1)).reshape(*part.shape[:2], columns, width)
+            result[group] += _contracted(weights, slopes[group, point])
+        return result
+
+    def _by_levels(self, raw: Tensor, slopes: Tensor) -> Tensor:
+        """The sum where u has many columns: through the values at knots, on two of which each time depends."""
+        features, columns, of_causes = slopes.shape[3], len(self.times), self.target.cause is not None
+        result = raw.new_zeros((raw.shape[0], features, columns))
+        for group, point in self._blocks(raw, 8 * (4 * raw.shape[2] * features + 12 * columns)):
+            shape, flat = raw[group, point].shape, raw[group, point].flatten(0, 1)
+            curves = level_curves(self.head, flat, of_causes)
+            rises = level_slopes(self.head, flat, slopes[group, point].double().flatten(0, 1), of_causes)
+            rises = rises.reshape(*shape[:2], *rises.shape[1:])
+            for cause, knot, asked, weights in level_weights(curves, self.target, self.times).by_level():
+                by_point = weights.reshape(*shape[:2], -1)
+                result[group, :, asked] += rises[:, :, cause, knot].transpose(1, 2) @ by_point
+        return result
+
+    def _by_pieces(self, start: Tensor, end: Tensor, slopes: Tensor) -> Tensor:
+        """The sum over pieces with nodes in u; twice as many until nothing changes where the head's form is unknown."""
+        fineness, known = 1, self._piece_form_known()
+        result = self._pieces_at(start, end, slopes, fineness)
+        while not known and fineness < 64:
+            fineness *= 2
+            finer = self._pieces_at(start, end, slopes, fineness)
+            known = bool((finer - result).abs().max() <= _AGREE * finer.abs().max())
+            result = finer
+        return result
+
+    def _piece_form_known(self) -> bool:
+        return level_slopes.dispatch(type(self.head)) is not level_slopes.dispatch(object)
+
+    def _pieces_at(self, start: Tensor, end: Tensor, slopes: Tensor, fineness: int) -> Tensor:
+        width, features, columns = start.shape[2], slopes.shape[3], len(self.columns)
+        result = start.new_zeros((start.shape[0], features, columns))
+        for group, point in self._blocks(start, 8 * width * (3 * columns + 2 * features)):
+            shape = start[group, point].shape[:2]
+            weights = self._piece_weights(start[group, point].flatten(0, 1), end[group, point].flatten(0, 1), fineness)
+            result[group] += _contracted(weights.reshape(*shape, columns, width), slopes[group, point])
+        return result
+
+    def _piece_weights(self, start: Tensor, end: Tensor, fineness: int) -> Tensor:
+        """Mean of dA_t/du over each piece, (piece, column, raw): pieces that need as many nodes together."""
+        change = end - start
+        grown = change.new_zeros(len(change))
+        if self.target.cause is None:
+            log_survival = [level_curves(self.head, each, False).levels[:, 0] for each in (start, end)]
+            grown = growth(*log_survival)
+        counts, parts = nodes_and_parts(reach(self.head, change), grown)
+        found = start.new_empty((len(start), len(self.columns), start.shape[1]))
+        for count, cut in torch.stack([counts, parts], dim=1).unique(dim=0).tolist():
+            rows = ((counts == count) & (parts == cut)).nonzero()[:, 0]
+            places, weights = rule(count, cut * fineness)
+            where = start.new_tensor(places)[:, None]
+            each = 8 * len(places) * (12 * len(self.columns) + 3 * start.shape[1] ** 2)
+            for span in spans(len(rows), rows_at_once(each, min(self.memory, _BLOCK))):
+                chosen = rows[span]
+                found[chosen] = self._mean_cotangents(start[chosen, None] + where * change[chosen, None], weights)
+        return found
+
+    def _mean_cotangents(self, raw: Float[Tensor, "point node raw"], weights: tuple[float, ...]) -> Tensor:
+        """Weighted sum over nodes of dA_t/du, (point, column, raw)."""
+        points, nodes, width = raw.shape
+        flat, scale = raw.flatten(0, 1), raw.new_tensor(weights)
         if self.target.scope is Scope.WHOLE:
-            weights = self._whole_cotangent(flat).reshape(groups, points * width, 1)
-            return slopes.double().reshape(groups, points * width, -1).transpose(1, 2) @ weights
-        if width <= _NARROW:
-            weights = self._cotangents(flat).reshape(groups, points, -1, width).permute(0, 1, 3, 2)
-            weights = weights.reshape(groups, points * width, -1)
-            return slopes.double().reshape(groups, points * width, -1).transpose(1, 2) @ weights
-        return self._by_levels(flat, slopes.double())
+            found = self._whole_cotangent(flat)[:, None]
+        elif width <= _NARROW:
+            columns = torch.eye(width, dtype=raw.dtype, device=raw.device)
+            found = torch.stack([derivative(self.values, flat, column.expand_as(flat)) for column in columns], dim=2)
+        else:
+            return self._mean_level_cotangents(flat, scale, points)
+        return (found.unflatten(0, (points, nodes)) * scale[:, None, None]).sum(1) if nodes > 1 else found * scale
+
+    def _mean_level_cotangents(self, flat: Tensor, scale: Tensor, points: int) -> Tensor:
+        curves = level_curves(self.head, flat, self.target.cause is not None)
+        weights = level_weights(curves, self.target, self.times)
+        return mean_cotangents(self.head, flat, curves, weights, scale, points)
 
     def _whole_cotangent(self, raw: Tensor) -> Tensor:
         """dA/du of a target with one value, (point, raw)."""
@@ -102,61 +250,16 @@ class OuterMap:
             raw = raw.detach().requires_grad_(True)
             return torch.autograd.grad(self.values(raw).sum(), raw)[0]
 
-    def _cotangents(self, raw: Tensor) -> Tensor:
-        """dA_t/du at every time, (point, column, raw): one forward derivative per raw output."""
-        columns = torch.eye(raw.shape[1], dtype=raw.dtype, device=raw.device)
-        return torch.stack([derivative(self.values, raw, column.expand_as(raw)) for column in columns], dim=2)
-
-    def _by_levels(self, raw: Tensor, slopes: Tensor) -> Tensor:
-        """The sum where u has many columns: through the values at knots, on two of which each time depends."""
-        groups, points, _, features = slopes.shape
-        levels = self._levels(raw)
-        causes, knots = levels.levels.shape[1:]
-        # d level / du, (point, level, raw), times the slopes: the slopes of every level.
-        rises = torch.stack(
-            [
-                derivative(lambda each: self._levels(each).levels, raw, column.expand_as(raw)).flatten(1)
-                for column in torch.eye(raw.shape[1], dtype=raw.dtype, device=raw.device)
-            ],
-            dim=2,
-        )
-        level_slopes = (rises @ slopes.reshape(-1, *slopes.shape[2:])).reshape(groups, points, causes, knots, features)
-        right = torch.searchsorted(levels.knots, self.times.to(levels.knots), right=False).clamp(max=knots - 1)
-        result = slopes.new_zeros((groups, features, len(self.times)))
-        for cause in range(causes):
-            by_parity = [self._level_weights(levels, cause, parity) for parity in (0, 1)]
-            for knot in right.unique().tolist():
-                asked = (right == knot).nonzero()[:, 0]
-                for level in (knot, knot - 1):
-                    if level >= 0:
-                        weights = by_parity[level % 2][:, asked].reshape(groups, points, -1)
-                        result[:, :, asked] += level_slopes[:, :, cause, level].transpose(1, 2) @ weights
-        return result
-
-    def _levels(self, raw: Tensor) -> LevelCurves:
-        curves = RawCurves(self.head, raw)
-        if self.target.cause is None:
-            found = curves.survival()
-            return LevelCurves(found.times, found.log_survival[:, None], found.interpolation, found.unit, False)
-        found = curves.incidence()
-        levels = found.cumulative_incidence.transpose(0, 1)
-        return LevelCurves(found.times, levels, found.interpolation, found.unit, True)
-
-    def _level_weights(self, curves: LevelCurves, cause: int, parity: int) -> Tensor:
-        """Derivative of the target at each time by the one of its two knots whose number has `parity`."""
-        tangent = torch.zeros_like(curves.levels)
-        tangent[:, cause, parity::2] = 1
-
-        def of_levels(levels: Tensor) -> Tensor:
-            moved = LevelCurves(curves.knots, levels, curves.interpolation, curves.unit, curves.of_causes)
-            return self.target(moved, self.times)
-
-        return derivative(of_levels, curves.levels, tangent)
+    def _blocks(self, raw: Tensor, bytes_per_point: float) -> Iterator[tuple[slice, slice]]:
+        """Groups and points, cut so that a block stays within memory."""
+        groups, points = raw.shape[:2]
+        at_once = rows_at_once(bytes_per_point, min(self.memory, _BLOCK))
+        for group in spans(groups, max(1, at_once // max(points, 1))):
+            for point in spans(points, at_once):
+                yield group, point
 
 
-def derivative(function: Callable[[Tensor], Tensor], point: Tensor, tangent: Tensor) -> Tensor:
-    """Derivative of `function` at `point` along `tangent`, by forward-mode differentiation."""
-    with forward_ad.dual_level():
-        result = function(forward_ad.make_dual(point, tangent.to(point)))
-        moved = forward_ad.unpack_dual(result).tangent
-    return torch.zeros_like(result) if moved is None else moved
+def _contracted(weights: Float[Tensor, "group point column raw"], slopes: Tensor) -> Tensor:
+    """Sum over points and raw outputs of weights times slopes, (group, feature, column)."""
+    by_column = weights.transpose(2, 3).flatten(1, 2)  # (group, point raw, column)
+    return slopes.double().flatten(1, 2).transpose(1, 2) @ by_column

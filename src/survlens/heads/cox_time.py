@@ -150,6 +150,18 @@ class CoxTime(nn.Module):
         _, knots = self.baseline.knots(None)
         return self._of_pairs(knots[:, None], self._rows(embedding)).T
 
+    def raw_by_knot(self, embeddings: Float[Tensor, "instance #knot embedding"]) -> Float[Tensor, "instance knot"]:
+        """The log-risk at each knot of the baseline, each of an embedding of its own, or of one for all knots.
+
+        Equal embeddings at all knots give `raw`; one backward pass of the sum gives the slope of every knot.
+
+        Raises:
+            NotFittedError: Before `fit_baseline`.
+        """
+        _, knots = self.baseline.knots(None)
+        rows = embeddings if self.network is not None else self.pair_network.of_instances(embeddings)
+        return self._of_pairs(knots, rows)
+
     def predict_from_raw(
         self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
     ) -> SurvivalPrediction:

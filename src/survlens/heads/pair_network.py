@@ -34,7 +34,7 @@ class PairNetwork(nn.Module):
         self.inner = dense_stack(hidden[0], hidden[1:])
         self.last = nn.Linear(hidden[-1], 1, bias=False)
 
-    def of_instances(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, "instance hidden"]:
+    def of_instances(self, embedding: Float[Tensor, "*instance embedding"]) -> Float[Tensor, "*instance hidden"]:
         """What the first layer makes of the embedding alone."""
         return nn.functional.linear(embedding, self.first.weight[:, :-1], self.first.bias)
 

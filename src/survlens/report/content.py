@@ -16,6 +16,8 @@ from survlens.report.choice_reader import read_choices
 from survlens.report.explanation_reader import read_explanation
 from survlens.report.json_node import JsonNode
 from survlens.report.metrics_reader import read_metrics
+from survlens.report.over_time_reader import read_over_time
+from survlens.report.over_time_records import ExplanationOverTime
 from survlens.report.records import (
     CohortFacts,
     Covariate,
@@ -46,6 +48,7 @@ def read_content(run_folder: Path) -> RunContent:
         raise DataError(f"`run_folder` must be a folder; got {run_folder}. Run `survlens run` first.")
     metrics = read_metrics(run_folder / "metrics.json")
     labels = _labels(run_folder, metrics)
+    over_time, unfinished = _over_time(run_folder, metrics, labels)
     return RunContent(
         metrics=metrics,
         cohort=_cohort(run_folder / "cohort.json"),
@@ -57,6 +60,8 @@ def read_content(run_folder: Path) -> RunContent:
         environment=_environment(run_folder / "environment.json"),
         hashes=_hashes(run_folder),
         split=_split_kind(run_folder / "resolved.json"),
+        over_time=over_time,
+        unfinished=unfinished,
     )
 
 
@@ -148,6 +153,19 @@ def _explanations(run_folder: Path, metrics: Metrics, labels: dict[str, str]) ->
         if name is not None and (folder / "dimensions.json").is_file():
             found.append(read_explanation(folder, labels[model]))
     return tuple(found)
+
+
+def _over_time(
+    run_folder: Path, metrics: Metrics, labels: dict[str, str]
+) -> tuple[tuple[ExplanationOverTime, ...], tuple[str, ...]]:
+    found: list[ExplanationOverTime] = []
+    unfinished: list[str] = []
+    for model in _primary_first(labels, metrics):
+        if (name := _folder_name(model)) is not None:
+            finished, begun = read_over_time(run_folder / "explanations" / name / "over_time", labels[model])
+            found += finished
+            unfinished += [f"{labels[model]}, {each}" for each in begun]
+    return tuple(found), tuple(unfinished)
 
 
 def _embeddings(run_folder: Path, labels: dict[str, str]) -> tuple[EmbeddingPoints, ...]:

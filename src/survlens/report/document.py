@@ -13,7 +13,7 @@ from survlens.report.blocks import Plot, Section
 from survlens.report.content import read_content
 from survlens.report.figures.canvas import save_figure
 from survlens.report.records import RunContent
-from survlens.report.sections import latent, overview, performance, provenance, risk
+from survlens.report.sections import latent, over_time, overview, performance, provenance, risk
 from survlens.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _SECTIONS: tuple[Callable[[RunContent], Section], ...] = (
     latent.dimensions,
     latent.reliability,
     latent.training,
+    over_time.explanations_over_time,
     provenance.limits,
     provenance.reproducibility,
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from survlens.core.score import Score
+from survlens.report.over_time_records import ExplanationOverTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +380,8 @@ class RunContent:
         environment: Versions, seed, command.
         hashes: Hash of the splits and of the files this report was drawn from.
         split: Kind of the split in the study file, or "" where it is not known.
+        over_time: Explanations over time, those of the primary model first.
+        unfinished: Explanations over time that were begun and not finished: model and name.
     """
 
     metrics: Metrics
@@ -391,6 +394,8 @@ class RunContent:
     environment: Mapping[str, str] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
     split: str = ""
+    over_time: tuple[ExplanationOverTime, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
 
 def _close(left: object, right: float) -> bool:

@@ -4,6 +4,8 @@ from survlens.study.check import check_study as check_study
 from survlens.study.check import check_table as check_table
 from survlens.study.evaluate import evaluate_run as evaluate_run
 from survlens.study.explain import explain_run as explain_run
+from survlens.study.explain_settings import ExplainSettings as ExplainSettings
+from survlens.study.explaining import explain_patients as explain_patients
 from survlens.study.init import write_study as write_study
 from survlens.study.report import report_run as report_run
 from survlens.study.run import Prepared as Prepared

@@ -115,6 +115,20 @@ def build_study(
     return StudySettings(**sections, models=with_references(models, sections["data"], sections["study"].seed))
 
 
+def with_files(settings: StudySettings, folder: Path) -> StudySettings:
+    """Settings that were read back from a run folder, with the data that lie where its study file lay.
+
+    Args:
+        settings: What `from_resolved` gave.
+        folder: Folder of the study file.
+
+    Raises:
+        UsageError: If the data are not there.
+    """
+    paths = _resolved_paths(settings.data, settings.split, folder.resolve(), Origin("resolved.json"))
+    return replace(settings, paths=paths)
+
+
 def _header(data: DataSettings, folder: Path, origin: Origin) -> list[str]:
     table = _inside(_root(data, folder, origin), data.table, ("data", "table"), origin)
     return [str(name) for name in read_table(table).columns]
