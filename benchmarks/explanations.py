@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
-from survlens.core.targets import survival
 from survlens.explain.expected import GradSHAP
 from survlens.explain.groups import GroupedContributions, column_groups, modality_groups
 from survlens.explain.held import held_still
@@ -68,7 +67,7 @@ def times(count: int) -> Tensor:
 
 def grad_shap(head: str, features: int, count: int) -> Callable[[], float]:
     model, x = model_with(head, features), rows(INSTANCES, features, 5)
-    explainer = GradSHAP(References.all(rows(REFERENCES, features, 7)), GaussLegendre(NODES))
+    explainer = GradSHAP(References.all(rows(REFERENCES, features, 7)), GaussLegendre(NODES, NODES))
     asked = times(count)
 
     def run() -> float:

@@ -22,6 +22,7 @@ from survlens.explain.shapley import ExactSHAP
 from survlens.explain.survshap import KernelSurvSHAP, PermutationSurvSHAP
 from survlens.heads.cox import CoxPH
 from survlens.heads.logistic_hazard import LogisticHazard
+from survlens.heads.pmf import PMF
 from survlens.models.survival_model import SurvivalModel
 
 REFERENCES, COLUMNS = 100, 50
@@ -46,6 +47,7 @@ def network(features: int, head: Callable[[], nn.Module], *, seed: int = 0) -> t
 
 HEADS = {
     "Cox": lambda: CoxPH(32),
+    "PMF, 20 bins": lambda: PMF(32, TimeGrid.equidistant(10.0, 20, "months")),
     "LogisticHazard, 20 bins": lambda: LogisticHazard(32, TimeGrid.equidistant(10.0, 20, "months")),
 }
 
@@ -110,7 +112,7 @@ def enumerated(skipped: list[str]) -> list[str]:
                 skipped,
             )
         works = [own, *theirs]
-        interleave(works, repeats=7, budget=40)
+        interleave(works, repeats=7, budget=25)
         truth = own.value.values[0].numpy()
         off = [apart(work.value, truth) for work in theirs]
         gap = float(own.value.completeness_gap.abs().max())

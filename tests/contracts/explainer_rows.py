@@ -21,13 +21,17 @@ from contracts.head_rows import HEADS, WIDTH, example, fitted
 from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.prediction import SurvivalPrediction
 from survlens.core.targets import Target, cumulative_hazard, survival
+from survlens.explain.cam import GradCAM
 from survlens.explain.expected import GradSHAP
 from survlens.explain.gradient import Gradient
 from survlens.explain.groups import Group, GroupedContributions
 from survlens.explain.integrated import IntegratedGradients
+from survlens.explain.interactions import IntegratedHessians
+from survlens.explain.occlusion import Occlusion
 from survlens.explain.references import References
 from survlens.explain.shapley import ExactSHAP
 from survlens.explain.smooth import SmoothGrad
+from survlens.explain.superpixels import SuperpixelOcclusion
 from survlens.explain.survlime import SurvLIME
 from survlens.explain.survshap import KernelSurvSHAP, PermutationSurvSHAP
 from survlens.models.survival_model import SurvivalModel
@@ -188,6 +192,19 @@ def shapley(question: Question) -> Tensor:
     return torch.stack(found, dim=1)
 
 
+def covered(question: Question) -> Tensor:
+    """F(x) less its mean with one feature at a time from the references."""
+    own, effects = question.values(question.x).detach(), []
+    for feature in range(question.x.shape[1]):
+        total = torch.zeros_like(own)
+        for start in question.starts:
+            moved = question.x.clone()
+            moved[:, feature] = start[feature]
+            total = total + question.values(moved).detach() / len(question.starts)
+        effects.append(own - total)
+    return torch.stack(effects, dim=1)
+
+
 @dataclass(frozen=True)
 class Row:
     """An explainer under test.
@@ -295,6 +312,15 @@ EXPLAINERS = {
     "KernelSurvSHAP": Row(
         KernelSurvSHAP, shapley, additive=True, compares=True, networks_only=False, tolerance=1e-9, nothing=1e-9
     ),
+    "Occlusion": Row(
+        Occlusion,
+        covered,
+        compares=True,
+        networks_only=False,
+        tolerance=1e-11,
+        nothing=1e-12,
+        restricted=lambda start, names: Occlusion(start, modalities=names),
+    ),
     "PermutationSurvSHAP": Row(
         lambda start: PermutationSurvSHAP(start, pairs=2),
         additive=True,
@@ -316,6 +342,9 @@ EXPLAINERS = {
         seeded=lambda start, seed: SurvLIME(start, neighbours=60, seed=seed),
     ),
 }
+
+OF_PICTURES_OR_PAIRS = {GradCAM, SuperpixelOcclusion, IntegratedHessians}
+"""Explainers without one value per column of a table; their laws stand in tests of their own."""
 
 every_explainer = pytest.mark.parametrize("row", EXPLAINERS.values(), ids=EXPLAINERS.keys())
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from contracts.head_rows import HEADS, example, fitted
 from explain.any_models import (
     MODELS,
     TIMES,
@@ -192,6 +193,19 @@ def test_interpolation_in_the_log_risk_changes_no_digit(target, monkeypatch) -> 
     monkeypatch.setattr(curve_rows, "_DEGREES", ())
     slow = explain(model, inputs, times, target)["table"].values
     torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["LogisticHazard", "MTLR", "PMF", "DeepHit network", "PCHazard", "Weibull", "CoxTime"])
+def test_sums_at_knots_change_no_digit(name: str, monkeypatch) -> None:
+    """Against the curves of every row: heads with several raw outputs, asked more often than they have knots."""
+    case = example()
+    model = SurvivalModel(nn.Identity(), fitted(HEADS[name], case))
+    explain, inputs = ExactSHAP(References({"table": case.embedding[:6]}, "")), {"table": case.embedding[10:12]}
+    times = torch.linspace(0.5, 38.0, 60, dtype=torch.float64)
+    fast = explain(model, inputs, times)["table"].values
+    monkeypatch.setattr(curve_rows, "_at_knots", lambda *_: None)
+    slow = explain(model, inputs, times)["table"].values
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-13)
 
 
 def test_equal_values_shrink_the_game_and_change_nothing() -> None:

@@ -17,6 +17,14 @@ from survlens.explain.gradient import Gradient
 from survlens.explain.integrated import IntegratedGradients
 from survlens.explain.references import References
 from survlens.explain.shapley import ExactSHAP
+from survlens.study.reproduce.explained_simulations import change_interval, sign_change
+from survlens.study.reproduce.simulated_networks import (
+    RULES,
+    Simulation,
+    common_times,
+    fitted_network,
+    simulated_parts,
+)
 
 TIMES = torch.linspace(0.15, 6.95, 41, dtype=torch.float64)
 SIGN_CHANGE = float(np.exp(0.5))
@@ -124,3 +132,52 @@ def test_gradshap_is_the_mean_over_references(shared: Shared, truth: Truth) -> N
     same(found.values, np.mean(each, axis=0), 1e-12)
     assert found.sampling_error is not None
     same(found.sampling_error, np.std(each, axis=0, ddof=1) / np.sqrt(5), 1e-8)
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("simulation", "truth", "network", "limits"),
+    [
+        (Simulation.TIME_INDEPENDENT, INDEPENDENT, "DeepSurv", (0.02, 0.2, 0.1)),
+        (Simulation.TIME_DEPENDENT, DEPENDENT, "CoxTime", (0.04, 0.5, 0.25)),
+    ],
+    ids=["time_independent", "time_dependent"],
+)
+def test_a_fitted_network_is_explained_nearly_as_the_truth(
+    shared: Shared, simulation: Simulation, truth: Truth, network: str, limits: tuple[float, float, float]
+) -> None:
+    parts = simulated_parts(simulation, train=4000, test=500, folder=shared("data", "simulations"))
+    model = fitted_network(network, parts.train, seed=1)
+    times = common_times([model], len(parts.features), 30)
+    inputs, start = {"table": parts.test.covariates}, References.mean({"table": parts.train.covariates})
+    x, before, asked = parts.test.covariates.numpy(), start.inputs["table"].numpy(), times.numpy()
+    slopes = Gradient()(model, inputs, times)["table"]
+    integrated = IntegratedGradients(start, RULES.get(network))(model, inputs, times)["table"]
+    assert slopes.prediction is not None
+    errors = (
+        float(np.abs(slopes.prediction.numpy() - truth.survival(x, asked)).mean()),
+        relative(slopes.numpy(), truth.survival_gradients(x, asked)),
+        relative(integrated.numpy(), truth.integrated(x, before, asked)),
+    )
+    assert all(error < limit for error, limit in zip(errors, limits, strict=True)), errors
+    # The order of the features by mean absolute contribution, noise last.
+    size = np.abs(integrated.numpy()).mean((0, 2))
+    expected = np.abs(truth.integrated(x, before, asked)).mean((0, 2))
+    assert size.argsort().tolist() == expected.argsort().tolist()
+
+
+@pytest.mark.slow
+def test_the_time_of_the_sign_change_is_covered_by_its_interval_over_refits(shared: Shared) -> None:
+    parts = simulated_parts(Simulation.TIME_DEPENDENT, train=9500, test=500, folder=shared("data", "simulations"))
+    changes = []
+    for seed in range(4):
+        rows = np.random.default_rng(seed).integers(0, len(parts.train), 4000)
+        model = fitted_network("CoxTime", parts.train[rows], seed=seed)
+        changes.append(sign_change(model, parts.test.covariates[:200]))
+    low, high = change_interval(changes)
+    assert low <= SIGN_CHANGE <= high, (changes, low, high)
+    assert high / low < 2.0

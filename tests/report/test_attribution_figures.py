@@ -26,7 +26,7 @@ from survlens.report.figures.attribution_removal import RemovalLine, draw_remova
 from survlens.report.figures.attribution_shares import draw_attribution_shares, draw_attribution_stack
 from survlens.report.figures.attribution_swarm import draw_attribution_swarm, offsets, rank_shares
 from survlens.report.figures.attribution_volumes import draw_attribution_slices
-from survlens.report.figures.attribution_words import target_unit, target_words
+from survlens.report.figures.attribution_words import moment, target_unit, target_words
 from survlens.report.figures.canvas import new_figure
 from survlens.report.palette import SERIES
 
@@ -202,6 +202,12 @@ def test_axes_are_labelled_with_units(target, label):
     assert axes.get_xlabel() == "Time (months)"
 
 
+def test_mean_times_are_up_to_a_time_and_others_at_it():
+    assert moment(12.0, "restricted_mean", "months") == "up to 12 months"
+    assert moment(12.0, "survival", "months") == "at 12 months"
+    assert moment(float("nan"), "survival_quantile", "months") == "over the whole curve"
+
+
 def test_unknown_targets_are_named_as_they_are():
     assert (target_words("my_score"), target_unit("my_score", "months")) == ("my score", "")
 
@@ -314,7 +320,7 @@ def test_smoothing_is_said_and_keeps_the_sum():
     smooth = maps_of(planted, 1.0)
     assert smooth.sum(axis=(1, 2)) == pytest.approx(np.full((1, 2), 2.0))
     assert smooth.max() < 1
-    assert "σ = 1.5 pixels" in draw_attribution_maps(planted, smooth=1.5)[0, 0].figure.get_suptitle()
+    assert "σ = 1.5 px" in draw_attribution_maps(planted, smooth=1.5)[0, 0].figure.get_suptitle()
     assert "raw" in draw_attribution_maps(planted)[0, 0].figure.get_suptitle()
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from report.explanations_over_time import SECRET, check, write_over_time
+from survlens.artifacts.attribution_files import read_attributions, write_attributions
 from survlens.core.errors import CorruptFileError
 from survlens.core.score import Category, Direction
 from survlens.report.blocks import Bullets, Paragraph, Plot, Table
@@ -84,6 +85,17 @@ def test_maps_belong_to_the_patients_that_were_chosen(run_folder, home):
     assert explanation.chosen == (7, 2)
     assert explanation.shown["image"] == {0: 1, 1: 0}
     assert explanation.shown["groups"] == {0: 7, 1: 2}
+
+
+def test_coarse_maps_are_enlarged_and_it_is_said(run_folder, home):
+    path = home / "attributions.safetensors"
+    found = read_attributions(path)
+    coarse = replace(found["image"], values=found["image"].values[:, :, ::4, ::4].contiguous(), additive=False)
+    write_attributions(path, {"image": coarse})
+    words = said(explanations_over_time(read_content(run_folder)))
+    assert "Maps of 4 × 5 values, enlarged to the pictures" in words
+    assert "do not sum to the prediction" in words
+    assert "curves per feature" in words
 
 
 def test_nothing_explained_is_said(run_folder):

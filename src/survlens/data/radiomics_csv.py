@@ -58,7 +58,9 @@ class RadiomicsColumns:
         left += [f"{len(self.missing)} features with empty cells"] if self.missing else []
         left += [f"{row_text(self.unnamed)} dropped, without identifier"] if self.unnamed else []
         rows, columns = self.features.shape
-        return f"{columns:,} {self.writer.value} features of {rows:,} cases" + "".join(f"; {each}" for each in left) + "."
+        return (
+            f"{columns:,} {self.writer.value} features of {rows:,} cases" + "".join(f"; {each}" for each in left) + "."
+        )
 
 
 def read_radiomics_csv(path: str | Path, *, identifier: str) -> RadiomicsColumns:

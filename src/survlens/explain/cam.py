@@ -24,7 +24,7 @@ _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True, slots=True)
 class GradCAM:
-    """GradCAM(t): the activations of a layer, weighted by what their channels do to the target at time t.
+    """Grad-CAM(t): the activations of a layer, weighted by what their channels do to the target at time t.
 
         cam(t, place) = sum over channels c of w_c(t) A_c(place),   w_c(t) = mean over places of dF(t)/dA_c(place),
 

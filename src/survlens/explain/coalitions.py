@@ -8,7 +8,7 @@ all others those of x'. It is the interventional game: features outside S are dr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -183,23 +183,19 @@ class Table:
             found.index_add_(0, place, of_items)
         return found > 0
 
-    def attributions(
-        self, values: Float[Tensor, "instance player column"], errors: Tensor | None, **labels: object
-    ) -> dict[str, Attribution]:
-        """The contributions of the players, by modality."""
+    def by_modality(self, whole: Attribution) -> dict[str, Attribution]:
+        """The contributions of all players, taken apart by modality."""
         found = {}
         for name in self.owners:
             mine = [number for number, player in enumerate(self.players) if player.modality == name]
-            dims, coords = ("feature",), {}
-            if name not in self.single:
-                dims = ("group",)
-                coords = {"group": np.array([self.players[number].name for number in mine])}
-            found[name] = Attribution(
-                values=values[:, mine],
-                dims=dims,
-                coords=coords,
-                sampling_error=None if errors is None else errors[:, mine],
-                **labels,  # type: ignore[arg-type]
+            groups = {"group": np.array([self.players[number].name for number in mine])}
+            error = whole.sampling_error
+            found[name] = replace(
+                whole,
+                values=whole.values[:, mine],
+                dims=("feature",) if name in self.single else ("group",),
+                coords={} if name in self.single else groups,
+                sampling_error=None if error is None else error[:, mine],
             )
         return found
 
@@ -341,9 +337,8 @@ class Question:
         values = torch.stack([each.contributions for each in found])
         prediction, empty = torch.stack(own), torch.stack([each.empty for each in found])
         errors = [each.error for each in found if each.error is not None]
-        return table.attributions(
-            values,
-            torch.stack(errors) if errors else None,
+        whole = Attribution(
+            values=values,
             times=target.axis(when),
             unit=unit,
             target=target.name,
@@ -354,5 +349,7 @@ class Question:
             prediction=prediction,
             reference_prediction=empty,
             completeness_gap=prediction - empty - values.sum(1),
+            sampling_error=torch.stack(errors) if errors else None,
             notes=self.notes,
         )
+        return table.by_modality(whole)

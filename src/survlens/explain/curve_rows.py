@@ -7,7 +7,11 @@ the heads there are. So over the range of u in a batch, A_t is replaced by its C
 
 and sums over rows are taken of T_k(u) before any time comes in: a batch costs the same for one time and for a
 thousand. The degree is raised until the last quarter of the coefficients is at rounding; where that does not happen,
-and for every other model, rows are asked one by one.
+rows are asked one by one.
+
+Between the knots of a step curve or a straight one, S(t) is a weighted mean of S at the two knots around t. Where
+there are fewer knots than times, sums are taken of S at the knots. Where the logarithm of S is straight, it is one
+product away from its values at the knots.
 """
 
 from __future__ import annotations
@@ -20,52 +24,104 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from survlens.core.prediction import Interpolation
 from survlens.core.protocols import Inputs
-from survlens.core.targets import Target
+from survlens.core.targets import Target, survival
 from survlens.explain.asked import AskedModel
 from survlens.explain.chebyshev import coefficients_of, nodes
 from survlens.explain.held import RawCurves
 
 _DEGREES = (32, 64, 128)
-_TOLERANCE = 3e-15
+_TOLERANCE = 1e-14
 _WORTHWHILE = 4  # as many times more rows than nodes, at least
+_PROBED = 8  # rows on which a shortcut is checked
 
 
 @dataclass(frozen=True, slots=True)
 class CurveRows:
-    """The target of rows, as a product: values = parts' @ curves; rows are coalitions by references.
+    """The target of rows, as a product: values = parts @ curves; rows are coalitions by references.
 
     Attributes:
         parts: What each row is made of.
         curves: The columns of each part; None where the parts are the columns themselves.
     """
 
-    parts: Float[Tensor, "part row"]
+    parts: Float[Tensor, "row part"]
     curves: Float[Tensor, "part column"] | None
 
     def weighted(self, weights: Float[Tensor, "sum coalition"]) -> Float[Tensor, "sum reference column"]:
         """Weighted sums over the coalitions, for each reference."""
-        by_coalition = self.parts.reshape(len(self.parts), weights.shape[1], -1)
-        sums = torch.matmul(weights.to(self.parts), by_coalition)
-        parts = sums.flatten(1).T
-        curves = parts if self.curves is None else parts @ self.curves
-        return curves.reshape(*sums.shape[1:], curves.shape[1]).cpu()
+        weights, count = weights.to(self.parts), weights.shape[1]
+        if self._by_row:
+            sums = (weights @ self.parts.reshape(count, -1)).reshape(len(weights), -1, self.parts.shape[1])
+        else:
+            sums = (weights @ self.parts.T.reshape(self.parts.shape[1], count, -1)).permute(1, 2, 0)
+        return self._columns(sums.reshape(-1, sums.shape[2])).reshape(len(weights), sums.shape[1], -1).cpu()
 
     def averaged(self, share: Float[Tensor, " reference"]) -> Float[Tensor, "coalition column"]:
         """Weighted means over the references, for each coalition."""
-        means = (self.parts.reshape(len(self.parts), -1, len(share)) @ share.to(self.parts)).T
-        return (means if self.curves is None else means @ self.curves).cpu()
+        share, parts = share.to(self.parts), self.parts.shape[1]
+        if self._by_row:
+            return self._columns(share @ self.parts.reshape(-1, len(share), parts)).cpu()
+        return self._columns((self.parts.T.reshape(parts, -1, len(share)) @ share).T).cpu()
+
+    @property
+    def values(self) -> Float[Tensor, "row column"]:
+        """The target of each row."""
+        return self._columns(self.parts)
+
+    @property
+    def _by_row(self) -> bool:
+        """Whether the parts of a row lie beside each other, and not the rows of a part."""
+        return self.parts.is_contiguous()
+
+    def _columns(self, parts: Tensor) -> Tensor:
+        return parts if self.curves is None else parts @ self.curves
 
 
 def curve_rows(model: AskedModel, inputs: Inputs, times: Float[Tensor, " time"], target: Target) -> CurveRows:
     """The target of every row of `inputs`, all in one batch."""
     if model.held is None:
-        return CurveRows(model.values(inputs, times, target).T, None)
-    raw = model.held.raw(inputs).double()
-    interpolated = _interpolated(raw, times, target, model.held.head) if raw.shape[1] == 1 else None
-    if interpolated is not None:
-        return interpolated
-    return CurveRows(target(RawCurves(model.held.head, raw), times).double().T, None)
+        return CurveRows(model.values(inputs, times, target), None)
+    head, raw = model.held.head, model.held.raw(inputs).double()
+    found = _interpolated(raw, times, target, head) if raw.shape[1] == 1 else _at_knots(raw, times, target, head)
+    return CurveRows(target(RawCurves(head, raw), times).double(), None) if found is None else found
+
+
+def _at_knots(raw: Tensor, times: Tensor, target: Target, head: object) -> CurveRows | None:
+    """Survival from its values at the knots, where these are fewer than times and it is straight between them."""
+    if target is not survival:
+        return None
+    few = RawCurves(head, raw[:_PROBED])
+    own = few.survival()
+    straight = own.interpolation is not Interpolation.EXPONENTIAL
+    if len(own.times) >= (1 if straight else 2) * len(times):
+        return None
+    asked = times.to(own.times)
+    knots = torch.nn.functional.pad(own.times, (1, 0))
+    if own.interpolation is Interpolation.STEP:
+        left = torch.searchsorted(knots, asked, right=True) - 1
+        right, share = left, torch.zeros_like(asked)
+    else:
+        right = torch.searchsorted(knots, asked).clamp(1, len(knots) - 1)
+        left = right - 1
+        share = ((asked - knots[left]) / (knots[right] - knots[left])).clamp(max=1.0)
+    column = torch.arange(len(asked), device=asked.device)
+    curves = torch.zeros((len(knots), len(asked)), dtype=torch.float64, device=raw.device)
+    curves[left, column] = 1 - share
+    curves[right, column] += share
+
+    def rows_of(curves_of: RawCurves) -> CurveRows:
+        there = curves_of.survival()
+        if straight:
+            return CurveRows(torch.nn.functional.pad(there.survival, (1, 0), value=1.0), curves)
+        return CurveRows((there.log_survival @ curves[1:]).exp(), None)
+
+    # A head that answers from a formula, or refuses a time, is found out on a few rows.
+    if not bool(((rows_of(few).values - target(few, times)).abs() <= 1e-12).all()):
+        return None
+    found = rows_of(RawCurves(head, raw))
+    return found if bool(torch.isfinite(found.parts).all()) else None
 
 
 def _interpolated(raw: Tensor, times: Tensor, target: Target, head: object) -> CurveRows | None:
@@ -79,11 +135,12 @@ def _interpolated(raw: Tensor, times: Tensor, target: Target, head: object) -> C
         places, transform = _transform(degree)
         values = target(RawCurves(head, (middle + reach * places).to(raw)[:, None]), times).double()
         curves = transform.to(values) @ values
-        sizes = curves.abs().amax(1)
-        above = (sizes > _TOLERANCE * sizes.max()).nonzero()
+        largest = curves.abs().amax(0).clamp(min=torch.finfo(curves.dtype).tiny)
+        sizes = (curves.abs() / largest).amax(1)
+        above = (sizes > _TOLERANCE).nonzero()
         terms = int(above[-1]) + 1 if len(above) else 1
         if terms <= degree * 3 // 4 and bool(torch.isfinite(sizes).all()):
-            return CurveRows(_chebyshev((raw[:, 0] - middle) / reach, max(terms, 2)), curves[: max(terms, 2)])
+            return CurveRows(_chebyshev((raw[:, 0] - middle) / reach, max(terms, 2)).T, curves[: max(terms, 2)])
     return None
 
 

@@ -122,7 +122,7 @@ class GroupParts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Occlusion:
-    """Occlusion(t): F(t | x) - F(t | x with a part covered), at all times, for any model with `predict_survival`.
+    """What covering a part changes, F(t | x) - F(t | x covered), at all times and for any model of survival.
 
     Pictures are covered by a box that moves by `stride` over all channels; a pixel has the mean effect of the boxes
     over it. Of tables one column is covered at a time. With `groups`, each group is covered as a whole and has one

@@ -200,9 +200,8 @@ class _Cut:
         """How far the contributions of neighbouring segments differ, as a mean over columns of their shares."""
         start, end, sizes = (torch.stack(parts, dim=1) for parts in zip(*seen, strict=True))
         steps = start.shape[1]
-        weighted = self.outer.accumulate_pieces(
-            start.flatten(0, 1)[:, None], end.flatten(0, 1)[:, None], sizes.flatten(0, 1)[:, None]
-        )
+        middle = ((start + end) / 2).flatten(0, 1)[:, None]
+        weighted = self.outer.accumulate(middle, sizes.flatten(0, 1)[:, None])
         weighted = weighted.unflatten(0, (-1, self.blocks * steps)).abs()
         found = (weighted[:, 1:, 0] + weighted[:, :, 1].diff(dim=1).abs())[:, : count - 1]
         whole = found.sum(1, keepdim=True)

@@ -108,7 +108,7 @@ class _Labelled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SuperpixelOcclusion:
-    """SuperpixelOcclusion(t): F(t | x) - F(t | x with one region covered), at all times, for any survival model.
+    """What covering a region of a picture changes, F(t | x) - F(t | x covered), at all times and for any model.
 
     Every pixel has the effect of its region. Effects of regions do not sum to a difference of the target.
 

@@ -19,7 +19,7 @@ from survlens.evaluate.complexity import attribution_complexity
 from survlens.evaluate.faithfulness import Removal, deletion_curve, insertion_curve, local_accuracy
 from survlens.evaluate.randomisation import Cascade, RandomisationTest, weight_randomisation
 from survlens.evaluate.score_over_time import Intervals
-from survlens.explain.asked import asked, values_of
+from survlens.explain.asked import asked, column_count, values_of
 from survlens.explain.importance import global_importance
 from survlens.explain.references import References
 from survlens.study.contributions import GROUPS
@@ -88,7 +88,8 @@ def checks_of(job: Job, found: Mapping[str, Attribution]) -> dict[str, Any]:
     made = Intervals(_DRAWS, job.settings.seed, patient=job.fit.patients[rows])
     scores: list[Score] = []
     curves: dict[str, dict[str, list[float]]] = {}
-    if all("group" not in each.dims for each in explained.values()):
+    columns = column_count(job.times, job.target)
+    if all("group" not in each.dims and each.values.shape[-1] == columns for each in explained.values()):
         with asked(job.fit.model) as model:
             ready = model.ready(job.fit.inputs(rows))
 

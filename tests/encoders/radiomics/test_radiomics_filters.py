@@ -69,10 +69,8 @@ def test_the_gradient_of_a_ramp_is_its_slope_per_millimetre():
 def test_the_laplacian_of_a_parabola_is_exact(sigma):
     axes = np.meshgrid(*[(np.arange(41) - 20) * side for side in SPACING], indexing="ij")
     found = only(LaplacianOfGaussian((sigma,)), 2 * axes[0] ** 2 + axes[1] ** 2 - axes[2] ** 2 + 7 * axes[0] - 3)
-    middle = found[20, 20, 20] if sigma < 4 else found[20, 20, 20]
-    reach = int(6 * sigma / min(SPACING)) < 20
-    expected = sigma**2 * (4 + 2 - 2)
-    assert middle == pytest.approx(expected, rel=1e-6 if reach else 1e-3)
+    reached = 6 * sigma / min(SPACING) > 20  # the border, where the parabola ends
+    assert found[20, 20, 20] == pytest.approx(sigma**2 * (4 + 2 - 2), rel=1e-3 if reached else 1e-6)
     flat = only(LaplacianOfGaussian((sigma,)), np.full((5, 6, 7), 40.0))
     np.testing.assert_allclose(flat, 0, atol=1e-9)
 
@@ -100,7 +98,9 @@ def test_filters_in_the_plane_do_not_mix_slices():
         second = dict(filter_.images(other, SPACING, in_plane=True))
         for name, found in first.items():
             np.testing.assert_allclose(np.delete(found, 3, 0), np.delete(second[name], 3, 0), err_msg=name)
-    assert list(dict(Wavelet().images(values, SPACING, in_plane=True))) == [f"wavelet-{b}" for b in ("HH", "HL", "LH", "LL")]
+    assert list(dict(Wavelet().images(values, SPACING, in_plane=True))) == [
+        f"wavelet-{b}" for b in ("HH", "HL", "LH", "LL")
+    ]
 
 
 def test_the_coiflet_is_orthonormal_and_has_two_vanishing_moments():

@@ -137,8 +137,10 @@ def test_an_outline_has_the_area_of_its_segments(mask):
         enters = [k for k in range(4) if not marks[k] and marks[(k + 1) % 4]]
         for enter in enters:
             # Joined across a corner: what is left is left where the next unmarked corner ends.
-            leave = (enter - 1) % 4 if len(enters) == 2 else next(
-                k % 4 for k in range(enter + 1, enter + 4) if marks[k % 4] and not marks[(k + 1) % 4]
+            leave = (
+                (enter - 1) % 4
+                if len(enters) == 2
+                else next(k % 4 for k in range(enter + 1, enter + 4) if marks[k % 4] and not marks[(k + 1) % 4])
             )
             a, b = middles[enter], middles[leave]
             length += np.hypot(*(b - a))

@@ -1,7 +1,7 @@
 """Images made from an image before features are taken: the filters of PyRadiomics [vangriethuysen2017].
 
-Arrays have the axes (z, y, x), as PyRadiomics sees a scan. A filter yields one image after the other under the name that
-stands before its features, so that only one is held at a time.
+Arrays have the axes (z, y, x), as PyRadiomics sees a scan. A filter yields one image after the other under the name
+that stands before its features, so that only one is held at a time.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class LaplacianOfGaussian:
     """σ² times the Laplacian of the image smoothed by a Gaussian of σ millimetres, named "log-sigma-2-0-mm-3D".
 
     Smoothing and second derivative are sampled kernels out to 6 σ, corrected to be exact on parabolas; ITK, which
-    PyRadiomics uses, takes a recursive approximation of the same kernels. Beyond its border the image goes on unchanged.
+    PyRadiomics uses, takes a recursive approximation of the same kernels. Beyond its border the image goes on as it
+    ends.
 
     Attributes:
         sigmas: Millimetres, > 0.
@@ -142,7 +143,9 @@ class Wavelet:
     def images(self, image: Image, spacing: Sequence[float], *, in_plane: bool) -> Named:
         """The sub-bands, low pass along every axis last."""
         axes = sorted(_axes(in_plane), reverse=True)
-        even = np.pad(image, [(0, side % 2) if axis in axes else (0, 0) for axis, side in enumerate(image.shape)], "wrap")
+        even = np.pad(
+            image, [(0, side % 2) if axis in axes else (0, 0) for axis, side in enumerate(image.shape)], "wrap"
+        )
         inside = tuple(map(slice, image.shape))
         for letters, band in _bands(even, axes):
             yield f"wavelet-{letters}", np.ascontiguousarray(band[inside])
@@ -155,7 +158,9 @@ def _axes(in_plane: bool) -> tuple[int, ...]:
 def _largest(image: Image) -> float:
     largest = float(np.abs(image).max())
     if largest == 0:
-        raise InvalidValueError("`volume` must not be zero everywhere for this filter; got zeros. Leave the filter out.")
+        raise InvalidValueError(
+            "`volume` must not be zero everywhere for this filter; got zeros. Leave the filter out."
+        )
     return largest
 
 

@@ -8,9 +8,7 @@ from jaxtyping import Float64, Int64
 from survlens.encoders.radiomics.level_size import LevelSizeSums, averaged, variance
 
 
-def gldm_features(
-    counts: Int64[np.ndarray, "level equal"], grey: Float64[np.ndarray, " level"]
-) -> dict[str, float]:
+def gldm_features(counts: Int64[np.ndarray, "level equal"], grey: Float64[np.ndarray, " level"]) -> dict[str, float]:
     """The 14 features.
 
     Args:

@@ -1,7 +1,7 @@
 """Surface area and volume of the marching-cubes mesh of a mask [lorensen1987], without building the mesh.
 
-A cell joins the centres of 2 x 2 x 2 voxels; its case says which of its eight corners are inside, and the mesh cuts each
-edge between inside and outside in the middle. What a cell adds to area and volume depends on its case and, for the
+A cell joins the centres of 2 x 2 x 2 voxels; its case says which of its eight corners are inside, and the mesh cuts
+each edge between inside and outside in the middle. What a cell adds to area and volume depends on its case and, for the
 volume, linearly on its place, so that counting cases and summing places is enough.
 
 The cases follow one convention, that of PyRadiomics [vangriethuysen2017]: corner 7 is outside (else inside and outside
@@ -67,10 +67,11 @@ def _case_measures(spacing: tuple[float, float, float]) -> tuple[np.ndarray, np.
 def _triangles(case: int) -> list[tuple[Cut, Cut, Cut]]:
     """Triangles of a case below 128, each by the edges it cuts.
 
-    - Three cuts of one corner in a longer polygon (two bodies joined across a face): all diagonals leave the middle one.
+    - Three cuts of one corner in a longer polygon (two bodies joined across a face): all diagonals leave the middle
+      one.
     - Five cuts, of three corners in an L: a diagonal cuts off the corner of the L, which leaves a flat quadrangle.
-    - Six cuts, of four corners in a skew chain: a triangle of every other cut, which takes the cut of that middle corner
-      of the chain whose coordinates have an odd sum, in three cases the other one.
+    - Six cuts, of four corners in a skew chain: a triangle of every other cut, which takes the cut of that middle
+      corner of the chain whose coordinates have an odd sum, in three cases the other one.
     """
     triangles = []
     for loop in _loops(case):

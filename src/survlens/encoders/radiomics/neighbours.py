@@ -25,14 +25,12 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 @_compiled
 def pair_counts(levels: np.ndarray, voxels: np.ndarray, offsets: np.ndarray, n: int) -> np.ndarray:
     """How often level a is followed by level b along each direction."""
-    counts = np.zeros((len(offsets), n, n), np.int64)
+    counts = np.zeros((len(offsets), n + 1, n + 1), np.int64)
     for voxel in voxels:
         own = levels[voxel]
-        for direction in range(len(offsets)):
-            other = levels[voxel + offsets[direction]]
-            if other:
-                counts[direction, own - 1, other - 1] += 1
-    return counts
+        for direction in range(np.uint64(len(offsets))):
+            counts[direction, own, levels[voxel + offsets[direction]]] += 1
+    return counts[:, 1:, 1:]
 
 
 @_compiled
@@ -40,45 +38,44 @@ def run_counts(
     levels: np.ndarray, voxels: np.ndarray, offsets: np.ndarray, n: int, longest: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """How many unbroken runs of each level have each length along each direction, and where any two voxels touch."""
-    counts = np.zeros((len(offsets), n, longest), np.int64)
+    counts = np.zeros((len(offsets), n + 1, longest + 1), np.int64)
     touching = np.zeros(len(offsets), np.bool_)
-    for voxel in voxels:
-        own = levels[voxel]
-        for direction in range(len(offsets)):
-            offset = offsets[direction]
-            if levels[voxel - offset] != own:
-                place, length = voxel + offset, 1
-                while levels[place] == own:
-                    place += offset
-                    length += 1
-                counts[direction, own - 1, length - 1] += 1
-                if length > 1 or levels[place]:
-                    touching[direction] = True
-    return counts, touching
+    lengths = np.zeros(len(levels), np.uint16)  # of the run up to and with a voxel
+    for direction in range(np.uint64(len(offsets))):
+        offset, any_before = offsets[direction], np.uint16(0)
+        for voxel in voxels:
+            own, before = levels[voxel], levels[voxel - offset]
+            length = np.uint16(1) + (lengths[voxel - offset] if before == own else np.uint16(0))
+            lengths[voxel] = length
+            any_before |= before
+            counts[direction, own, length] += levels[voxel + offset] != own
+        touching[direction] = any_before != 0
+    return counts[:, 1:, 1:], touching
 
 
 @_compiled
 def zone_sizes(levels: np.ndarray, voxels: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Level and size of each connected zone of one level; `offsets` go both ways."""
     waiting = levels.copy()
-    stack = np.empty(len(voxels), np.int64)
+    stack = np.empty(len(voxels), np.uint64)
     zones, sizes, found = np.empty(len(voxels), np.int64), np.empty(len(voxels), np.int64), 0
+    one = np.uint64(1)
     for voxel in voxels:
         own = waiting[voxel]
         if not own:
             continue
         waiting[voxel] = 0
-        stack[0], depth, size = voxel, 1, 0
+        stack[0], depth, size = voxel, one, 0
         while depth:
-            depth -= 1
+            depth -= one
             place = stack[depth]
             size += 1
             for offset in offsets:
                 if waiting[place + offset] == own:
                     waiting[place + offset] = 0
                     stack[depth] = place + offset
-                    depth += 1
-        zones[found], sizes[found] = own - 1, size
+                    depth += one
+        zones[found], sizes[found] = np.int64(own) - 1, size
         found += 1
     return zones[:found], sizes[:found]
 
@@ -87,23 +84,26 @@ def zone_sizes(levels: np.ndarray, voxels: np.ndarray, offsets: np.ndarray) -> t
 def neighbourhoods(
     levels: np.ndarray, voxels: np.ndarray, offsets: np.ndarray, grey: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts of each level by its number of equal neighbours; of each level, voxels with any neighbour, and their sum
-    of distances to the mean of the neighbours."""
+    """Equal neighbours and distances to the mean of the neighbours.
+
+    Counts of each level by its number of equal neighbours; of each level, voxels that have any neighbour; and the sum
+    of their distances to the mean of their neighbours.
+    """
     n = len(grey)
-    equal_counts = np.zeros((n, len(offsets) + 1), np.int64)
-    touching, distance = np.zeros(n, np.int64), np.zeros(n)
+    equal_counts = np.zeros((n + 1, len(offsets) + 1), np.int64)
+    touching, distance = np.zeros(n + 1, np.int64), np.zeros(n + 1)
+    value = np.zeros(n + 1)
+    value[1:] = grey
     for voxel in voxels:
         own = levels[voxel]
-        equal, around, total = 0, 0, 0.0
+        equal, around, total = np.uint64(0), np.uint64(0), 0.0
         for offset in offsets:
             other = levels[voxel + offset]
-            if other:
-                around += 1
-                total += grey[other - 1]
-                if other == own:
-                    equal += 1
-        equal_counts[own - 1, equal] += 1
+            around += np.uint64(other != 0)
+            equal += np.uint64(other == own)
+            total += value[other]
+        equal_counts[own, equal] += 1
         if around:
-            touching[own - 1] += 1
-            distance[own - 1] += abs(grey[own - 1] - total / around)
-    return equal_counts, touching, distance
+            touching[own] += 1
+            distance[own] += abs(value[own] - total / around)
+    return equal_counts[1:], touching[1:], distance[1:]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, UInt64
 
 from survlens.core.errors import InvalidValueError
 
@@ -22,26 +22,25 @@ class GreyRegion:
         voxel_counts: Voxels of each.
         levels: Grid with a border, laid flat: 0 outside, else 1 + the place in `grey`.
         voxels: Places of the region in `levels`.
-        directions: Steps in `levels` to one of each two opposite neighbours.
+        directions: Steps in `levels` to one of each two opposite neighbours. Places and steps are unsigned, for which
+            compiled code need not ask whether an index counts from the end; a step back is the step's complement.
         longest: Longest side of the region in voxels.
     """
 
     grey: Float64[np.ndarray, " level"]
     voxel_counts: Int64[np.ndarray, " level"]
     levels: np.ndarray
-    voxels: Int64[np.ndarray, " voxel"]
-    directions: Int64[np.ndarray, " direction"]
+    voxels: UInt64[np.ndarray, " voxel"]
+    directions: UInt64[np.ndarray, " direction"]
     longest: int
 
     @property
-    def both_ways(self) -> Int64[np.ndarray, " neighbour"]:
+    def both_ways(self) -> UInt64[np.ndarray, " neighbour"]:
         """Steps to all neighbours."""
         return np.concatenate([self.directions, -self.directions])
 
 
-def grey_region(
-    mask: Bool[np.ndarray, "z y x"], levels: Int64[np.ndarray, " voxel"], *, in_plane: bool
-) -> GreyRegion:
+def grey_region(mask: Bool[np.ndarray, "z y x"], levels: Int64[np.ndarray, " voxel"], *, in_plane: bool) -> GreyRegion:
     """The region of a mask that is cut to its box, with the levels of its voxels in the order of the array.
 
     Raises:
@@ -54,14 +53,13 @@ def grey_region(
             "Widen the bins, or give `bin_count`."
         )
     sides = np.array(mask.shape) + 2
-    grid = np.zeros(sides, np.int32)
+    grid = np.zeros(sides, np.uint16)
     grid[1:-1, 1:-1, 1:-1][mask] = numbers + 1
     steps = [step for step in product((-1, 0, 1), repeat=3) if step > (0, 0, 0) and not (in_plane and step[0])]
     strides = np.array([sides[1] * sides[2], sides[2], 1])
     flat = grid.reshape(-1)
-    return GreyRegion(
-        grey.astype(np.float64), counts, flat, np.flatnonzero(flat), np.array(steps) @ strides, max(mask.shape)
-    )
+    voxels, directions = np.flatnonzero(flat).astype(np.uint64), (np.array(steps) @ strides).astype(np.uint64)
+    return GreyRegion(grey.astype(np.float64), counts, flat, voxels, directions, max(mask.shape))
 
 
 def bin_levels(

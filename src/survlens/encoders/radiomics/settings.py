@@ -60,7 +60,9 @@ class RadiomicsSettings:
         if self.bin_count is not None and self.bin_count < 1:
             raise InvalidValueError(f"`bin_count` must be >= 1 or None; got {self.bin_count}. 32 is usual.")
         if self.spacing is not None and not all(np.isfinite(side) and side > 0 for side in self.spacing):
-            raise InvalidValueError(f"`spacing` must be three lengths > 0 or None; got {self.spacing}. Give millimetres.")
+            raise InvalidValueError(
+                f"`spacing` must be three lengths > 0 or None; got {self.spacing}. Give millimetres."
+            )
         if self.normalise_scale is not None and not (np.isfinite(self.normalise_scale) and self.normalise_scale > 0):
             raise InvalidValueError(f"`normalise_scale` must be > 0 or None; got {self.normalise_scale}. Try 100.")
         if self.margin is not None and self.margin < 0:

@@ -92,7 +92,7 @@ def _ratio(short: float, long: float) -> float:
 
 
 def _widest_in_planes(vertices: np.ndarray, axis: int, spacing: np.ndarray) -> float:
-    """Largest distance of two vertices that agree on an axis; planes come by the diagonal of their box, widest first."""
+    """Largest distance of two vertices that agree on an axis; planes with a wide box come first."""
     from scipy.spatial.distance import pdist
 
     rows, columns = (each for each in range(3) if each != axis)

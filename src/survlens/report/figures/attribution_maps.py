@@ -96,7 +96,7 @@ def draw_attribution_maps(
         write_label(panels[row, 0], shorten(label, 40))
     figure = panels[0, 0].get_figure(root=True)
     _bar(figure, panels, tone, bound=bound, maps=maps, label=value_label(attribution), under=pictures)
-    how = "raw" if smooth == 0 else f"smoothed by a Gaussian, σ = {compact(float(smooth))} pixels"
+    how = "raw" if smooth == 0 else f"smoothed by a Gaussian, σ = {compact(float(smooth))} px"
     if axes is None:
         figure.suptitle(f"{attribution.method} maps, {how}", fontsize=9.5, x=0.01, ha="left")
     else:

@@ -25,6 +25,7 @@ _TARGETS = {
     "survival_quantile": ("survival quantile", "{unit}"),
     "time_lost_to": ("mean time lost", "{unit}"),
 }
+_UP_TO = frozenset(("restricted_mean", "time_lost_to"))
 
 
 def target_words(target: str) -> str:
@@ -71,8 +72,13 @@ def prediction_label(attribution: Attribution) -> str:
 
 def when(attribution: Attribution, column: int) -> str:
     """When a column is: "at 12 months"; "over the whole curve" where it has no time."""
-    time = float(attribution.times[column])
-    return "over the whole curve" if math.isnan(time) else f"at {compact(time)} {attribution.unit}".strip()
+    return moment(float(attribution.times[column]), attribution.target, attribution.unit)
+
+
+def moment(time: float, target: str, unit: str) -> str:
+    """When a target is asked: "at 12 months", of a mean time "up to 12 months", without a time the whole curve."""
+    word = "up to" if _parts(target)[0] in _UP_TO else "at"
+    return "over the whole curve" if math.isnan(time) else f"{word} {compact(time)} {unit}".strip()
 
 
 def nearest(attribution: Attribution, time: float | None) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from survlens.core.attribution import Attribution
 from survlens.report.blocks import Block, Bullets, Cell, Column, Estimate, Paragraph, Section, Table, left_out
-from survlens.report.figures.attribution_words import target_unit, target_words
+from survlens.report.figures.attribution_words import moment, target_unit, target_words
 from survlens.report.over_time_records import Check, ExplanationOverTime
 from survlens.report.over_time_verdict import CheckVerdict, check_verdict, standard_text
 from survlens.report.records import RunContent
@@ -65,7 +65,7 @@ def _what(explanation: ExplanationOverTime, number: int) -> str:
         f"{whole(explanation.patients)} held-out patients"
     )
     said += "" if explanation.fold is None else f" of fold {explanation.fold}"
-    said += f", compared with {explanation.reference}." if explanation.reference else ", compared with nothing else."
+    said += f", compared with {explanation.reference}." if explanation.reference else ", without a reference."
     known = list(explanation.attributions.values())
     if known and all(each.additive for each in known):
         return (
@@ -88,7 +88,7 @@ def _times(explanation: ExplanationOverTime) -> str:
     if not np.isfinite(times).all():
         return "as one value for the whole curve"
     if len(times) == 1:
-        return f"at {compact(float(times[0]))} {unit}"
+        return moment(float(times[0]), explanation.target, unit)
     return f"at {len(times)} times from {compact(float(times[0]))} to {compact(float(times[-1]))} {unit}"
 
 
@@ -99,7 +99,7 @@ def _doubts(explanation: ExplanationOverTime) -> tuple[str, ...]:
     unit = target_unit(explanation.target, explanation.unit)
     bracket = f" ({unit})" if unit else ""
     numerical = _finite([each.quadrature_error for each in parts])
-    drawing = _finite([each.sampling_error for each in explanation.attributions.values()])
+    drawing, of_what = _drawing(explanation)
     gap = _finite([each.completeness_gap for each in parts])
     scale = _finite([each.values.abs().amax(dim=tuple(range(1, each.values.ndim))) for each in _summed(explanation)])
     largest = f"; the largest contribution is {compact(float(scale.max()))}" if scale.size else ""
@@ -108,8 +108,8 @@ def _doubts(explanation: ExplanationOverTime) -> tuple[str, ...]:
         f"estimates it{largest}."
         if numerical.size
         else "Numerical error of a contribution: not estimated by this method.",
-        f"Error from drawing references: standard error {compact(float(np.median(drawing)))} at the median, "
-        f"{compact(float(drawing.max()))} at most{bracket}. More references make it smaller."
+        f"Error from drawing references: standard error of {of_what} {compact(float(np.median(drawing)))} at the "
+        f"median, {compact(float(drawing.max()))} at most{bracket}. More references make it smaller."
         if drawing.size
         else "Error from drawing references: not estimated.",
         f"Completeness gap, what the contributions miss of the difference that they should sum to: at most "
@@ -117,6 +117,13 @@ def _doubts(explanation: ExplanationOverTime) -> tuple[str, ...]:
         if gap.size
         else "Completeness gap: not defined for this method.",
     )
+
+
+def _drawing(explanation: ExplanationOverTime) -> tuple[np.ndarray, str]:
+    """Standard errors over references, of features in a list where they are known, else of pixels."""
+    known = [each for each in explanation.attributions.values() if each.sampling_error is not None]
+    lists = [each for each in known if len(each.dims) == 1]
+    return _finite([each.sampling_error for each in lists or known]), "a contribution" if lists else "a pixel"
 
 
 def _summed(explanation: ExplanationOverTime) -> Sequence[Attribution]:

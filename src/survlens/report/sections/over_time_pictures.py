@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 
 from survlens.core.attribution import Attribution
 from survlens.report.blocks import Block, Column, Paragraph, Plot, Table, thinned
@@ -138,6 +140,8 @@ def _of_pictures(explanation: ExplanationOverTime, name: str, attribution: Attri
     told = "" if left == 0 else f" Not drawn: {left} further images of these patients."
     if "depth" in attribution.dims:
         return _of_volumes(explanation, chosen, pictures, labels, f"{key}-{name}", told)
+    chosen, enlarged = _enlarged(chosen, pictures)
+    told += enlarged
     size = chosen.values.shape[1 + chosen.dims.index("width")]
     smooth = max(size / _SMOOTH_SHARE, 1.0)
     blocks: list[Block] = []
@@ -162,6 +166,21 @@ def _of_pictures(explanation: ExplanationOverTime, name: str, attribution: Attri
             )
         )
     return blocks
+
+
+def _enlarged(attribution: Attribution, pictures: np.ndarray | None) -> tuple[Attribution, str]:
+    """Maps of fewer pixels than their pictures, drawn as large as these, and a sentence that says so."""
+    shape = attribution.numpy().shape
+    at = 1 + attribution.dims.index("height")
+    if pictures is None or pictures.shape[-2:] == shape[at : at + 2]:
+        return attribution, ""
+    from scipy.ndimage import zoom
+
+    factors = np.ones(len(shape))
+    factors[at : at + 2] = np.array(pictures.shape[-2:]) / np.array(shape[at : at + 2])
+    large = zoom(attribution.numpy().astype(np.float64), factors, order=1, mode="nearest", grid_mode=True)
+    said = f" Maps of {shape[at]} × {shape[at + 1]} values, enlarged to the pictures by interpolation."
+    return replace(attribution, values=torch.from_numpy(large)), said
 
 
 def _items_of(attribution: Attribution, items: Sequence[int]) -> Attribution:

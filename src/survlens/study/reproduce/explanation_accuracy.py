@@ -116,6 +116,8 @@ _REMARKS = (
     "none with all of them.",
     "CoxTime bends in other places at each of its 70 knots, so its paths are not cut into exact pieces but integrated "
     "with 24 gradients each: its quadrature part is not 0.",
+    "With 5 references the part of using fewer is larger here than all of the published number, so that number can "
+    "hardly be taken against a mean over 99; it is then the quadrature part that compares with it.",
     "Published: other networks and another simulation with 20 features, whose details the tables do not give; so the "
     "size of the published error can be compared, not its digits.",
     "Local accuracy cannot rank methods: permutations make contributions add up whatever else is wrong with them, and "

@@ -95,8 +95,9 @@ _REMARKS = (
     "Published: rankings are drawn for real data, where no true order is known; no number can stand beside ours.",
     "Ranking by the size of gradients depends on the units of the features, that by contributions does not: x1 of the "
     "time-dependent simulation lies in (0, 1), and its gradient is large where its contribution is not.",
-    "Times where two features are equally important in truth count against every method, as their order is a matter of "
-    "chance there.",
+    "Both networks and truth are ranked anew in every bootstrap draw.",
+    "Times where two features are nearly equally important in truth count against every method, as their order is a "
+    "matter of chance there.",
 )
 
 
@@ -113,7 +114,7 @@ def order_kept(found: np.ndarray, truth: np.ndarray, *, draws: int, seed: int) -
     shares = []
     for _ in range(draws):
         rows = generator.integers(0, len(found), len(found))
-        shares.append(_same_order(found[rows].mean(0), truth.mean(0)).mean())
+        shares.append(_same_order(found[rows].mean(0), truth[rows].mean(0)).mean())
     low, high = np.quantile(shares, [0.025, 0.975]) if draws else (np.nan, np.nan)
     return {
         "global order": float(_same_order(found.mean(0), truth.mean(0)).mean()),
