@@ -45,7 +45,7 @@ from survlens.models.survival_model import SurvivalModel
 
 RESULTS = Path(__file__).resolve().parent / "results" / "attribution_accuracy.md"
 FEATURES, REFERENCES, TIMES, TRAINING = 20, 99, 43, 1000
-ORACLE, ORACLE_ROWS, AT_ONCE = 16_000, 2, 40_000
+ORACLE, ORACLE_ROWS, AT_ONCE, STEPS = 16_000, 2, 40_000, 30
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def mlp(unit: type[nn.Module]) -> MLP:
 
 
 def fitted(build: Callable[[type[nn.Module]], SurvivalModel], unit: type[nn.Module], seed: int = 0) -> Any:
-    """A model trained for 150 full-batch steps, in float64, and the training table."""
+    """A model in float64, trained for so few steps that log-risks stay in the range of the true ones, and the table."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     table = torch.randn((TRAINING, FEATURES), generator=generator, dtype=torch.float64)
@@ -109,7 +109,7 @@ def fitted(build: Callable[[type[nn.Module]], SurvivalModel], unit: type[nn.Modu
     few = torch.arange(200) if isinstance(model.head, CoxTime) else torch.arange(TRAINING)
     part = SurvivalOutcome(outcome.time[few], outcome.event[few], outcome.unit)
     optimiser = torch.optim.Adam(model.parameters(), 0.01, weight_decay=1e-4)
-    for _ in range(150):
+    for _ in range(STEPS):
         optimiser.zero_grad()
         model.loss({"table": table[few]}, part).mean().backward()
         optimiser.step()
@@ -181,13 +181,13 @@ def table_of(head: str, unit: type[nn.Module], rows: int, oracle_points: int) ->
     model, table = fitted(heads()[head], unit)
     start, end = pairs(table, rows)
     few = ORACLE_ROWS * REFERENCES
-    start_few, end_few = ({"table": each["table"][:few]} for each in (start, end))
+    first_few, last_few = ({"table": each["table"][:few]} for each in (start, end))
     times = torch.linspace(0.2, float(min(9.0, table_end(model))), TIMES, dtype=torch.float64)
     exact_single = copy.deepcopy(model).float()
     lines = []
     with held_still(model) as held, held_still(exact_single) as single:
         outer, outer_single = (OuterMap(each.head, survival, times) for each in (held, single))
-        oracle = by_rule(held, outer, start_few, end_few, midpoint(oracle_points))
+        oracle = by_rule(held, outer, first_few, last_few, midpoint(oracle_points))
         seconds, exact = least_seconds(lambda: by_pieces(held, outer, start, end))
         note = type(ChosenRule().of(held, end)[0]).__name__
         results = [(f"**survlens** ({note})", seconds, exact)]
@@ -210,9 +210,8 @@ def table_of(head: str, unit: type[nn.Module], rows: int, oracle_points: int) ->
         for name, seconds, found in results:
             truth = oracle[: len(found)]
             to_exact = distance(found, exact[: len(truth)]) if found is not exact else "–"
-            lines.append(
-                f"| {name} | {1e3 * seconds / rows:.1f} | {seconds / base:.2f} | {distance(found, truth)} | {to_exact} |"
-            )
+            cost = f"{1e3 * seconds / rows:.1f} | {seconds / base:.2f}"
+            lines.append(f"| {name} | {cost} | {distance(found, truth)} | {to_exact} |")
         first = {"table": start["table"][:REFERENCES]}, {"table": end["table"][:REFERENCES]}
         shrinking = [
             f"{points:,}: {distance(by_rule(held, outer, *first, midpoint(points)), exact[:1])}"

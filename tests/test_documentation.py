@@ -48,6 +48,7 @@ def test_getting_started_shows_the_python_of_the_readme() -> None:
     [
         ("families", r"torch\.Size\(\[200\]\)"),
         ("cox_inference", r"(?s)clustered by \d+ patients.*robust_score.*GLOBAL"),
+        ("radiomics", r"(?s)107 \['original_firstorder_10Percentile'.*944.*\(6, 107\) {} {}"),
         ("multimodal", r"(?s)tensor\(\[\[0\.0000, .*tensor\(\[1, 2, 3\]\)"),
     ],
 )
@@ -59,6 +60,7 @@ def test_the_python_of_a_page_runs(page: str, said: str) -> None:
 
 def test_every_python_block_is_one_that_a_test_runs() -> None:
     run = {"README", "getting_started", "migration", "extending", "families", "cox_inference", "multimodal"}
+    run |= {"radiomics"}
     assert {page.stem for page in PAGES if _blocks(page, "python")} == run
 
 

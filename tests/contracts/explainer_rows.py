@@ -31,7 +31,7 @@ from survlens.explain.occlusion import Occlusion
 from survlens.explain.references import References
 from survlens.explain.shapley import ExactSHAP
 from survlens.explain.smooth import SmoothGrad
-from survlens.explain.superpixels import SuperpixelOcclusion
+from survlens.explain.superpixels import GridSegments, SuperpixelOcclusion
 from survlens.explain.survlime import SurvLIME
 from survlens.explain.survshap import KernelSurvSHAP, PermutationSurvSHAP
 from survlens.models.survival_model import SurvivalModel
@@ -62,6 +62,22 @@ class Reader(nn.Module):
 
     def forward(self, table: Tensor) -> Tensor:
         return self.layers(table)
+
+
+class Looker(nn.Module):
+    """A picture to an embedding by smooth convolutions."""
+
+    def __init__(self, seed: int = 5):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(
+                nn.Conv2d(1, 2, 3, padding=1), nn.Tanh(), nn.Conv2d(2, WIDTH, 3, padding=1), nn.Tanh()
+            )
+        self.out_features = WIDTH
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layers(image).mean((2, 3))
 
 
 class TwoInputs(nn.Module):
@@ -105,8 +121,13 @@ def table(rows: int = 3, seed: int = 11) -> Tensor:
     return torch.randn((rows, FEATURES), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def references(rows: int = 2, seed: int = 23) -> References:
-    return References({"table": table(rows, seed)}, "rows of a made-up training table")
+def pictures(rows: int = 3, seed: int = 11) -> Tensor:
+    return torch.randn((rows, 1, 6, 5), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def references(rows: int = 2, seed: int = 23, *, image: bool = False) -> References:
+    drawn = {"image": pictures(rows, seed)} if image else {"table": table(rows, seed)}
+    return References(drawn, "rows of made-up training data")
 
 
 @dataclass(frozen=True)
@@ -214,9 +235,10 @@ class Row:
     contribution, `path` that it integrates along straight lines, and `exact_at_kinks` that it does so exactly where the
     network has kinks, `networks_only` that it needs a gradient, `by_modality` that it answers for each modality by its
     name. `target` is what it explains best, and `any_target` whether it explains all; `over_time` that it gives a value
-    at each time, `predicts` that it tells the prediction. `seeded` builds it with a seed, `restricted` for some
-    modalities. `nothing` is the share of the largest value that a feature without effect may get, `single` the
-    tolerance of float32, `of_stated` how many times its stated error the true error may be on few lines with kinks.
+    at each time, `predicts` that it tells the prediction, `by_feature` that it gives each column of a table one value,
+    `image` that it explains pictures. `seeded` builds it with a seed, `restricted` for some modalities. `nothing` is
+    the share of the largest value that a feature without effect may get, `single` the tolerance of float32, `of_stated`
+    how many times its stated error the true error may be on few lines with kinks.
     """
 
     build: Callable[[References], Any]
@@ -232,6 +254,8 @@ class Row:
     any_target: bool = True
     over_time: bool = True
     predicts: bool = True
+    by_feature: bool = True
+    image: bool = False
     tolerance: float = 1e-9
     nothing: float = 1e-14
     of_stated: float = 1.0
@@ -329,6 +353,18 @@ EXPLAINERS = {
         nothing=1e-12,
         seeded=lambda start, seed: PermutationSurvSHAP(start, pairs=2, seed=seed),
     ),
+    "Occlusion": Row(Occlusion, covered, compares=True, networks_only=False, tolerance=1e-11, nothing=1e-12),
+    "SuperpixelOcclusion": Row(
+        lambda start: SuperpixelOcclusion(start, GridSegments(2)),
+        compares=True,
+        networks_only=False,
+        by_feature=False,
+        image=True,
+    ),
+    "GradCAM": Row(lambda start: GradCAM(), by_feature=False, image=True),
+    "IntegratedHessians": Row(
+        lambda start: IntegratedHessians(start, nodes=4), additive=True, compares=True, by_feature=False
+    ),
     "SurvLIME": Row(
         lambda start: SurvLIME(start, neighbours=60),
         compares=True,
@@ -343,12 +379,20 @@ EXPLAINERS = {
     ),
 }
 
-OF_PICTURES_OR_PAIRS = {GradCAM, SuperpixelOcclusion, IntegratedHessians}
-"""Explainers without one value per column of a table; their laws stand in tests of their own."""
-
 every_explainer = pytest.mark.parametrize("row", EXPLAINERS.values(), ids=EXPLAINERS.keys())
 
 
 def rows_where(rule: Callable[[Row], bool]) -> pytest.MarkDecorator:
     chosen = {name: row for name, row in EXPLAINERS.items() if rule(row)}
     return pytest.mark.parametrize("row", chosen.values(), ids=chosen.keys())
+
+
+def some_model(row: Row, head: str) -> SurvivalModel:
+    """A smooth model of what the explainer of that row explains."""
+    if row.image:
+        return SurvivalModel({"image": Looker().double()}, fitted(HEADS[head], example())).eval()
+    return model_with(head)
+
+
+def some_input(row: Row, rows: int = 3) -> Tensor:
+    return pictures(rows) if row.image else table(rows)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from contracts.explainer_rows import (
     EXPLAINERS,
     FEATURES,
-    OF_PICTURES_OR_PAIRS,
     TIMES,
     UNUSED,
     Question,
@@ -26,6 +25,8 @@ from contracts.explainer_rows import (
     model_with,
     references,
     rows_where,
+    some_input,
+    some_model,
     table,
 )
 from survlens import explain
@@ -40,23 +41,26 @@ from survlens.core.targets import (
     restricted_mean,
     survival,
 )
+from survlens.explain.interactions import IntegratedHessians
 from survlens.explain.references import References
 
 every_head = pytest.mark.parametrize("head", ["CoxPH network", "DeepHit network"])
-additive = rows_where(lambda row: row.additive)
+additive = rows_where(lambda row: row.additive and row.by_feature)
+by_feature = rows_where(lambda row: row.by_feature)
 over_time = rows_where(lambda row: row.over_time)
 
 
 def ask(explainer: Any, row: Row, model: nn.Module, x: Tensor, target: Target | None = None) -> Attribution:
     """The attribution of the only modality."""
     times = torch.tensor(TIMES, dtype=torch.float64)
-    (found,) = explainer(model, {"table": x}, times, target or row.target).values()
+    (found,) = explainer(model, {"image" if row.image else "table": x}, times, target or row.target).values()
     return found
 
 
 def explained(row: Row, model: nn.Module, x: Tensor, target: Target | None = None, times: Any = TIMES) -> Attribution:
     asked = torch.as_tensor(times, dtype=torch.float64)
-    (found,) = row.build(references())(model, {"table": x}, asked, target or row.target).values()
+    inputs = {"image" if row.image else "table": x}
+    (found,) = row.build(references(image=row.image))(model, inputs, asked, target or row.target).values()
     return found
 
 
@@ -66,25 +70,28 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def is_explainer(found: type) -> bool:
-    if "__call__" not in vars(found):
-        return False
-    return list(inspect.signature(found.__call__).parameters)[1:4] == ["model", "inputs", "times"]
+    """Whether calling it gives attributions by modality; global methods give another object."""
+    call = vars(found).get("__call__")
+    return call is not None and inspect.signature(call).return_annotation == "dict[str, Attribution]"
 
 
 def test_every_public_explainer_has_a_row() -> None:
     public = {found for _, found in inspect.getmembers(explain, inspect.isclass) if is_explainer(found)}
-    assert public == {type(row.build(references())) for row in EXPLAINERS.values()} | OF_PICTURES_OR_PAIRS
+    assert public == {type(row.build(references())) for row in EXPLAINERS.values()}
 
 
 @every_explainer
 def test_an_attribution_says_what_it_is(row: Row) -> None:
-    found = explained(row, model_with("CoxPH network"), table())
+    found = explained(row, some_model(row, "CoxPH network"), some_input(row))
     assert found.method
     assert found.paper
     assert found.target
     assert found.unit == "months"
     assert found.additive == row.additive
-    assert found.values.shape == (3, FEATURES, len(TIMES) if row.over_time else 1)
+    assert found.values.shape[0] == 3
+    assert found.values.shape[-1] == (len(TIMES) if row.over_time else 1)
+    assert not row.by_feature or found.values.shape[1:-1] == (FEATURES,)
+    assert not row.image or found.values.shape[-3:-1] == (6, 5)
     assert not row.over_time or found.times.tolist() == list(TIMES)
     assert not row.any_target or found.target == row.target.name
     assert found.values.dtype == torch.float64
@@ -93,7 +100,7 @@ def test_an_attribution_says_what_it_is(row: Row) -> None:
 
 
 @every_head
-@rows_where(lambda row: row.predicts)
+@rows_where(lambda row: row.predicts and row.by_feature)
 def test_the_prediction_is_the_models(row: Row, head: str) -> None:
     model, x = model_with(head), table()
     found = explained(row, model, x)
@@ -132,13 +139,13 @@ def test_what_is_missing_where_kinks_meet_curves_is_within_the_stated_error(row:
 
 
 @every_head
-@every_explainer
+@rows_where(lambda row: not row.image)
 def test_an_unused_feature_gets_nothing(row: Row, head: str) -> None:
     found = explained(row, model_with(head), table())
     assert float(found.values[:, UNUSED].abs().max()) <= row.nothing * float(found.values.abs().max())
 
 
-@rows_where(lambda row: row.any_target)
+@rows_where(lambda row: row.any_target and row.by_feature)
 def test_a_linear_log_risk_gives_its_weights(row: Row) -> None:
     weights = torch.tensor([0.7, -1.1, 0.0, 0.4], dtype=torch.float64)
     x = table()
@@ -165,7 +172,7 @@ def test_a_linear_log_risk_splits_survival_by_the_shares_of_the_log_risk(row: Ro
 
 @rows_where(lambda row: row.any_target)
 def test_proportional_hazards_give_one_log_hazard_attribution_for_all_times(row: Row) -> None:
-    found = explained(row, model_with("CoxPH network"), table(), log_hazard_rate).values
+    found = explained(row, some_model(row, "CoxPH network"), some_input(row), log_hazard_rate).values
     close(found, found[..., :1].expand_as(found), max(row.tolerance, 1e-10))
 
 
@@ -179,27 +186,27 @@ def test_proportional_hazards_keep_the_ratios_of_gradients(row: Row) -> None:
 @every_head
 @over_time
 def test_one_time_is_many(row: Row, head: str) -> None:
-    model, x = model_with(head), table()
+    model, x = some_model(row, head), some_input(row)
     whole = explained(row, model, x).values
     alone = [explained(row, model, x, times=[time]).values for time in TIMES]
-    close(torch.cat(alone, dim=2), whole, 1e-12)
+    close(torch.cat(alone, dim=-1), whole, 1e-12)
 
 
 @every_head
 @every_explainer
 def test_a_batch_is_its_members(row: Row, head: str) -> None:
-    model, x = model_with(head), table()
+    model, x = some_model(row, head), some_input(row)
     alone = [explained(row, model, x[each : each + 1]).values for each in range(len(x))]
     close(torch.cat(alone), explained(row, model, x).values, 1e-9)
 
 
 @every_explainer
 def test_rows_permute(row: Row) -> None:
-    model, x, order = model_with("DeepHit network"), table(), torch.tensor([2, 0, 1])
+    model, x, order = some_model(row, "DeepHit network"), some_input(row), torch.tensor([2, 0, 1])
     close(explained(row, model, x[order]).values, explained(row, model, x).values[order], 1e-9)
 
 
-@rows_where(lambda row: row.by_modality and row.networks_only and row.seeded is None)
+@rows_where(lambda row: row.by_modality and row.networks_only and row.seeded is None and row.by_feature)
 def test_columns_as_two_inputs_are_columns_of_one(row: Row) -> None:
     model, x = model_with("DeepHit network"), table()
     start = references()
@@ -229,7 +236,7 @@ def test_one_modality_alone_gets_what_it_gets_among_all(row: Row) -> None:
 
 @rows_where(lambda row: row.any_target)
 def test_causes_add_up_to_what_survival_loses(row: Row) -> None:
-    model, x = model_with("DeepHit network"), table()
+    model, x = some_model(row, "DeepHit network"), some_input(row)
     causes = sum(explained(row, model, x, incidence_of(cause)).values for cause in (1, 2))
     close(-causes, explained(row, model, x, survival).values, max(row.tolerance, 1e-9))
 
@@ -244,7 +251,7 @@ def test_gradients_of_survival_are_those_of_the_cumulative_hazard_times_minus_su
 
 @rows_where(lambda row: row.any_target)
 def test_a_restricted_mean_gets_the_integral_over_time(row: Row) -> None:
-    model, x = model_with("DeepHit network"), table()
+    model, x = some_model(row, "DeepHit network"), some_input(row)
     knots = model.head.grid.edges[1:]
     found = explained(row, model, x, survival, knots).values
     widths = torch.nn.functional.pad(knots, (1, 0)).diff()
@@ -256,7 +263,7 @@ def test_a_restricted_mean_gets_the_integral_over_time(row: Row) -> None:
 
 @every_explainer
 def test_same_call_same_result(row: Row) -> None:
-    model, x = model_with("DeepHit network"), table()
+    model, x = some_model(row, "DeepHit network"), some_input(row)
     before = torch.get_rng_state()
     first, again = explained(row, model, x), explained(row, model, x)
     assert torch.equal(first.values, again.values)
@@ -266,8 +273,8 @@ def test_same_call_same_result(row: Row) -> None:
 @rows_where(lambda row: row.seeded is not None)
 def test_seeds_decide(row: Row) -> None:
     assert row.seeded is not None
-    model, x = model_with("DeepHit network"), table()
-    found = [ask(row.seeded(references(), seed), row, model, x).values for seed in (1, 1, 2)]
+    model, x = some_model(row, "DeepHit network"), some_input(row)
+    found = [ask(row.seeded(references(image=row.image), seed), row, model, x).values for seed in (1, 1, 2)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
@@ -329,42 +336,43 @@ def refused(curves: Any, times: Tensor) -> Tensor:
 @every_head
 @every_explainer
 def test_the_model_is_untouched_after_success(row: Row, head: str) -> None:
-    model = unusual_state(model_with(head))
+    model = unusual_state(some_model(row, head))
     before = state(model)
-    explained(row, model, table())
+    explained(row, model, some_input(row))
     assert_untouched(model, before)
 
 
 @rows_where(lambda row: row.any_target)
 def test_the_model_is_untouched_after_a_bad_target(row: Row) -> None:
     for scope in Scope:
-        model = unusual_state(model_with("DeepHit network"))
+        model = unusual_state(some_model(row, "DeepHit network"))
         before = state(model)
         with pytest.raises(Unlucky):
-            explained(row, model, table(), Target("bad", refused, scope))
+            explained(row, model, some_input(row), Target("bad", refused, scope))
         assert_untouched(model, before)
 
 
 @every_explainer
 @pytest.mark.parametrize("call", [1, 2])
 def test_the_model_is_untouched_after_an_exception_in_the_network(row: Row, call: int) -> None:
-    model = model_with("CoxPH network")
-    model.encoders["table"] = Breaks(model.encoders["table"], call)
+    model = some_model(row, "CoxPH network")
+    (name,) = model.modalities
+    model.encoders[name] = Breaks(model.encoders[name], call)
     unusual_state(model)
     before = state(model)
     try:
-        explained(row, model, table())
+        explained(row, model, some_input(row))
     except Unlucky:
         pass
     else:
         assert call > 1, "one call of the network was enough"
-    model.encoders["table"].calls = 0
+    model.encoders[name].calls = 0
     assert_untouched(model, before)
 
 
 @every_explainer
 def test_training_mode_and_grad_mode_do_not_matter(row: Row) -> None:
-    model, x = model_with("DeepHit network"), table()
+    model, x = some_model(row, "DeepHit network"), some_input(row)
     expected = explained(row, model, x).values
     with torch.no_grad():
         found = explained(row, model.train(), x).values
@@ -373,24 +381,25 @@ def test_training_mode_and_grad_mode_do_not_matter(row: Row) -> None:
 
 @every_explainer
 def test_inputs_are_unchanged(row: Row) -> None:
-    model, start = model_with("DeepHit network"), references()
-    inputs = {"table": table().requires_grad_(True)}
-    kept, kept_start = inputs["table"].detach().clone(), start.inputs["table"].clone()
+    model, start = some_model(row, "DeepHit network"), references(image=row.image)
+    name = "image" if row.image else "table"
+    inputs = {name: some_input(row).requires_grad_(True)}
+    kept, kept_start = inputs[name].detach().clone(), start.inputs[name].clone()
     row.build(start)(model, inputs, torch.tensor(TIMES, dtype=torch.float64), row.target)
-    assert list(inputs) == ["table"]
-    assert inputs["table"].requires_grad
-    assert inputs["table"].grad is None
-    assert torch.equal(inputs["table"].detach(), kept)
-    assert torch.equal(start.inputs["table"], kept_start)
+    assert list(inputs) == [name]
+    assert inputs[name].requires_grad
+    assert inputs[name].grad is None
+    assert torch.equal(inputs[name].detach(), kept)
+    assert torch.equal(start.inputs[name], kept_start)
 
 
 @every_head
 @every_explainer
 def test_float32_is_near_float64(row: Row, head: str) -> None:
-    double = model_with(head)
-    single, x = copy.deepcopy(double).float(), table().float()
-    start = references()
-    single_start = References({"table": start.inputs["table"].float()}, start.description)
+    double = some_model(row, head)
+    single, x = copy.deepcopy(double).float(), some_input(row).float()
+    start = references(image=row.image)
+    single_start = References({name: each.float() for name, each in start.inputs.items()}, start.description)
     found = ask(row.build(single_start), row, single, x).values
     close(found, explained(row, double, x.double()).values, row.single)
 
@@ -399,10 +408,10 @@ def test_float32_is_near_float64(row: Row, head: str) -> None:
 @every_explainer
 def test_bad_times_are_refused(row: Row, bad: list[float]) -> None:
     with pytest.raises(InvalidValueError, match="times"):
-        explained(row, model_with("DeepHit network"), table(), times=bad)
+        explained(row, some_model(row, "DeepHit network"), some_input(row), times=bad)
 
 
-@every_explainer
+@by_feature
 def test_labelled_arrays_and_long_tables_agree(row: Row) -> None:
     found = explained(row, model_with("DeepHit network"), table(rows=2))
     feature = found.dims[0]
@@ -420,7 +429,7 @@ def test_labelled_arrays_and_long_tables_agree(row: Row) -> None:
 
 @rows_where(lambda row: not row.networks_only)
 def test_any_model_will_do(row: Row) -> None:
-    model, x = model_with("DeepHit network"), table()
+    model, x = some_model(row, "DeepHit network"), some_input(row)
     expected = explained(row, model, x).values
     found = explained(row, Predictor(model), x).values  # type: ignore[arg-type]
     close(found, expected, 1e-9)
@@ -429,7 +438,7 @@ def test_any_model_will_do(row: Row) -> None:
 @rows_where(lambda row: row.networks_only)
 def test_a_model_without_gradients_is_refused_with_advice(row: Row) -> None:
     with pytest.raises(InvalidTypeError, match="model"):
-        explained(row, Predictor(model_with("DeepHit network")), table())  # type: ignore[arg-type]
+        explained(row, Predictor(some_model(row, "DeepHit network")), some_input(row))  # type: ignore[arg-type]
 
 
 class Predictor:
@@ -445,3 +454,12 @@ class Predictor:
     def risk(self, inputs: Any) -> Tensor:
         with torch.no_grad():
             return self._model.risk(inputs)
+
+
+def test_rows_of_interactions_sum_to_integrated_gradients() -> None:
+    model, x = model_with("DeepHit network"), table()
+    pairs = IntegratedHessians(references(), nodes=24)(model, {"table": x}, torch.tensor(TIMES).double())["table"]
+    single = explained(EXPLAINERS["IntegratedGradients"], model, x)
+    assert pairs.values.shape == (3, FEATURES, FEATURES, len(TIMES))
+    close(pairs.values.sum(2), single.values, 1e-6)
+    close(pairs.values, pairs.values.transpose(1, 2), 1e-12)

@@ -26,6 +26,9 @@ from survlens.data.prediction_frames import prediction_frame as prediction_frame
 from survlens.data.preprocessing import Preprocessing as Preprocessing
 from survlens.data.preprocessing import PreprocessingSettings as PreprocessingSettings
 from survlens.data.preprocessing import Unseen as Unseen
+from survlens.data.radiomics_csv import RadiomicsColumns as RadiomicsColumns
+from survlens.data.radiomics_csv import RadiomicsWriter as RadiomicsWriter
+from survlens.data.radiomics_csv import read_radiomics_csv as read_radiomics_csv
 from survlens.data.raster import ArrayImage as ArrayImage
 from survlens.data.raster import FileImage as FileImage
 from survlens.data.raster import ImageReference as ImageReference

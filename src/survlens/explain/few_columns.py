@@ -11,6 +11,7 @@ The variance over references is a sum of products of two such functions, a wider
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from torch import Tensor
 from survlens.core.targets import Scope
 from survlens.explain.outer_maps import OuterMap
 
-_MANY = 96  # times from which on a few are looked for
-_WIDEST = 3  # at most one of so many times is taken, or all are
-_CHECKS = 4
+MANY = 32
+"""Times from which on a few are looked for."""
+
+_WIDEST = 2  # at most one of so many times is taken, or all are
+_CHECKS = 3
 _SKETCHES = 320  # sums of cotangents that stand for all of them
 _OF_PRODUCTS = 1e-5
 _PRODUCTS_MAY_MISS = 1e-2
@@ -87,7 +90,7 @@ def few_columns(
         products: Whether variances are asked for too.
     """
     count = len(outer.times)
-    if outer.target.scope is Scope.WHOLE or count < _MANY or len(raw) < 4:
+    if outer.target.scope is Scope.WHOLE or count < MANY or len(raw) < 4:
         return None
     tolerance = max(_ROUNDING, rounding)
     met, other = (outer.cotangents(part).permute(0, 2, 1).flatten(0, 1).cpu().numpy() for part in (raw[::2], raw[1::2]))
@@ -97,14 +100,13 @@ def few_columns(
     size = np.maximum(size, 1e-12 * size.max())
     generator = np.random.default_rng(0)
     sketch = _sketched(met / size, generator)
-    taken = _pivots(sketch, tolerance / 10)
+    taken, squares = _pivots(sketch, tolerance / 10), _products(sketch, generator)
     if products:
-        squares = _products(sketch, generator)
         taken = np.union1d(taken, _pivots(squares, _OF_PRODUCTS))
     if _WIDEST * (len(taken) + _CHECKS) > count:
         return None
     sums = np.linalg.lstsq(sketch[:, taken], sketch, rcond=tolerance * 1e-3)[0]
-    if np.abs((other / size)[:, taken] @ sums - other / size).max() > tolerance * 10:
+    if np.abs((other / size)[:, taken] @ sums - other / size).max() > tolerance * 30:
         return None
     of_products = sums
     if products:
@@ -149,6 +151,7 @@ def _products(rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 def _pivots(rows: np.ndarray, tolerance: float) -> np.ndarray:
     """Columns of which the others are sums, but for a share `tolerance` of the largest."""
-    triangle, order = qr(rows, mode="r", pivoting=True)
+    decomposed: Any = qr(rows, mode="r", pivoting=True)
+    triangle, order = decomposed
     sizes = np.abs(np.diagonal(triangle))
     return np.sort(order[: int((sizes > tolerance * sizes[0]).sum())])

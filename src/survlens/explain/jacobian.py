@@ -31,7 +31,7 @@ Moving = Mapping[str, Tensor]
 Slopes = dict[str, Float[Tensor, "row raw *feature"]]
 
 _BLOCK = 64 * 2**20  # bytes of the pairs of instances and knots that are held at a time
-_BATCHED_UP_TO = 256  # rows up to which one batched reverse pass costs less than a loop of them
+_BATCHED_UP_TO = 1000  # rows up to which one batched reverse pass costs less than a loop of them
 
 
 class Strategy(Enum):

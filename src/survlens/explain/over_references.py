@@ -14,12 +14,17 @@ from survlens.core.errors import InvalidTypeError
 from survlens.core.inputs import count_key, has_bags, row_of_item, rows_of_modality, select_rows
 from survlens.core.protocols import Inputs
 from survlens.core.targets import Target
+from survlens.explain.few_columns import MANY, FewColumns, few_columns
 from survlens.explain.held import HeldModel, held_still
 from survlens.explain.layout import axis_names, checked_times, chosen_modalities, items_of, unit_of
 from survlens.explain.memory import MEMORY, rows_at_once, spans
 from survlens.explain.outer_maps import OuterMap
 from survlens.explain.path_integral import PathIntegral, PathRule
 from survlens.explain.references import ReferenceSource
+
+_LINES = 24
+_WHERE = (-0.3, 0.0, 0.35, 0.65, 1.0, 1.3)
+_ROUNDING = 0.1  # of the network's rounding: what contributions at many times may lose
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +66,52 @@ class PathMethod:
         with held_still(model) as held:
             ready, names = held.ready(inputs), chosen_modalities(held, self.modalities)
             outers = [OuterMap(held.head, target, asked.to(held.device), self.memory) for target in targets]
-            means = [_Means(held, outer, ready, names, self.references) for outer in outers]
-            for rows, numbers in self._blocks(held, ready, outers, names):
-                start = held.ready(self.references.starts(ready, rows, numbers))
-                end = select_rows(ready, rows)
-                results = self.rule.integrate(held, outers, start, end, names)
-                with torch.no_grad():
-                    raw = held.raw(start)
-                weights = self.references.weights.to(held.device)[numbers]
-                for mean, result, outer in zip(means, results, outers, strict=True):
-                    mean.add(rows, weights, result, outer.values(raw))
-            return [self._attributions(held, ready, names, mean) for mean in means]
+            few = [self._few(held, ready, outer) for outer in outers]
+            means = self._means(held, ready, names, outers, few)
+            if means is None:  # what was found at a few times does not give the others
+                means = self._means(held, ready, names, outers, [None] * len(outers))
+            return [self._attributions(held, ready, names, mean) for mean in means or ()]
+
+    def _means(
+        self,
+        held: HeldModel,
+        ready: Inputs,
+        names: tuple[str, ...],
+        outers: Sequence[OuterMap],
+        few: Sequence[FewColumns | None],
+    ) -> list[_Means] | None:
+        """Means over references at all times, from those at `few` times; None where these do not give them."""
+        taken = [outer if each is None else each.outer for outer, each in zip(outers, few, strict=True)]
+        means = [
+            _Means(held, outer, ready, names, self.references, len(whole.columns))
+            for outer, whole in zip(taken, outers, strict=True)
+        ]
+        for rows, numbers in self._blocks(held, ready, taken, names):
+            start = held.ready(self.references.starts(ready, rows, numbers))
+            end = select_rows(ready, rows)
+            results = self.rule.integrate(held, taken, start, end, names)
+            with torch.no_grad():
+                raw = held.raw(start)
+            weights = self.references.weights.to(held.device)[numbers]
+            for mean, result, whole in zip(means, results, outers, strict=True):
+                mean.add(rows, weights, result, whole.values(raw))
+        for mean, each, whole in zip(means, few, outers, strict=True):
+            if each is not None and not mean.spread_out(each, whole):
+                return None
+        return means
+
+    def _few(self, held: HeldModel, ready: Inputs, outer: OuterMap) -> FewColumns | None:
+        """A few times that give the others, judged by raw outputs on and beyond some of the lines."""
+        rows, each = rows_of_modality(ready, held.modalities[0]), len(self.references.weights)
+        if not rows or len(outer.columns) < MANY:
+            return None
+        line = torch.linspace(0, rows * each - 1, min(rows * each, _LINES), device=held.device).long()
+        with torch.no_grad():
+            start = held.raw(held.ready(self.references.starts(ready, line // each, line % each)))
+            change = held.raw(select_rows(ready, line // each)) - start
+        raw = torch.cat([start + where * change for where in _WHERE])
+        rounding = _ROUNDING * torch.finfo(held.dtype).eps
+        return few_columns(outer, raw, rounding=rounding, products=self.references.drawn)
 
     def _blocks(
         self, held: HeldModel, ready: Inputs, outers: Sequence[OuterMap], names: tuple[str, ...]
@@ -124,15 +164,20 @@ class _Means:
     """Weighted means over references of contributions, and their spread, as blocks of lines come in."""
 
     def __init__(
-        self, held: HeldModel, outer: OuterMap, ready: Inputs, names: tuple[str, ...], references: ReferenceSource
+        self,
+        held: HeldModel,
+        outer: OuterMap,
+        ready: Inputs,
+        names: tuple[str, ...],
+        references: ReferenceSource,
+        columns: int,
     ):
         self.outer, self.ready, self.names = outer, ready, names
         self.references = references
         rows = rows_of_modality(ready, held.modalities[0])
-        columns = len(outer.columns)
-        empty = torch.zeros((rows, columns), dtype=torch.float64, device=held.device)
-        self.prediction, self.error = empty.clone(), empty.clone()
-        self.values = {name: empty.new_zeros((*ready[name].shape, columns)) for name in names}
+        empty = torch.zeros((rows, len(outer.columns)), dtype=torch.float64, device=held.device)
+        self.prediction, self.error = empty.new_zeros((rows, columns)), empty.clone()
+        self.values = {name: empty.new_zeros((*ready[name].shape, empty.shape[1])) for name in names}
         self.spread = {name: torch.zeros_like(value) for name, value in self.values.items() if references.drawn}
         self.seen = empty.new_zeros(rows)
         self.notes: dict[str, None] = {}
@@ -146,6 +191,15 @@ class _Means:
         for name in self.names:
             self._merge(name, *self._places(name, rows, weights), result.values[name], after)
         self.seen = after
+
+    def spread_out(self, few: FewColumns, outer: OuterMap) -> bool:
+        """Goes from a few times to those of `outer`; whether that is right at the times that are checked."""
+        if not all(few.holds(value) for value in self.values.values()):
+            return False
+        self.outer, self.error = outer, few.bounds_of_all(self.error)
+        self.values = {name: few.of_all(value) for name, value in self.values.items()}
+        self.spread = {name: few.squares_of_all(value) for name, value in self.spread.items()}
+        return True
 
     def _places(self, name: str, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Position in the result, and weight, of each row of a block's values."""

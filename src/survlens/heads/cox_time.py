@@ -87,6 +87,12 @@ class CoxTime(nn.Module):
         """g(t, z) of every instance at each of `times`: differences between instances are log hazard ratios."""
         return self._of_pairs(torch.as_tensor(times, dtype=torch.float64)[:, None], self._rows(embedding)).T
 
+    def log_risk_of_pairs(
+        self, embedding: Float[Tensor, "pair embedding"], times: Float[Tensor, " pair"]
+    ) -> Float[Tensor, " pair"]:
+        """g(t, z) of each row at a time of its own."""
+        return self._of_pairs(times, self._rows(embedding))
+
     def loss(
         self, embedding: Float[Tensor, "instance embedding"], outcome: SurvivalOutcome
     ) -> Float[Tensor, " instance"]:

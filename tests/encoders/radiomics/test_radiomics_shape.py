@@ -88,7 +88,7 @@ def test_a_mesh_keeps_its_measures_when_the_axes_scale_together(mask):
     assert mesh_measures(np.pad(mask, 2), ONE)[0] == pytest.approx(area)
 
 
-@drawn
+@settings(max_examples=20, deadline=None)
 @given(mask=masks(3, 4, 5), spacing=st.tuples(*[st.floats(0.5, 3)] * 3))
 def test_diameters_equal_those_of_all_pairs(mask, spacing):
     assume(mask.any())

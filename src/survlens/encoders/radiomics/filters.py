@@ -1,4 +1,4 @@
-"""Images made from an image before features are taken: the filters of PyRadiomics [vangriethuysen2017].
+"""Images made from an image before features are taken: the filters of PyRadiomics (van Griethuysen 2017).
 
 Arrays have the axes (z, y, x), as PyRadiomics sees a scan. A filter yields one image after the other under the name
 that stands before its features, so that only one is held at a time.
@@ -20,7 +20,7 @@ Named = Iterator[tuple[str, Image]]
 
 _ROOT = np.sqrt(7.0)
 COIFLET = np.array([_ROOT - 3, 1 - _ROOT, 14 - 2 * _ROOT, 14 + 2 * _ROOT, 5 + _ROOT, 1 - _ROOT]) / (16 * np.sqrt(2.0))
-"""Low-pass analysis filter of the coiflet with two vanishing moments, coif1 [daubechies1993]."""
+"""Low-pass analysis filter of the coiflet with two vanishing moments, coif1 (Daubechies 1993)."""
 _MIRROR = COIFLET[::-1] * np.array([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0])
 
 

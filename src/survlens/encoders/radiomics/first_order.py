@@ -1,4 +1,4 @@
-"""Features of the values alone, 18 of them, by the definitions of PyRadiomics [vangriethuysen2017]."""
+"""Features of the values alone, 18 of them, by the definitions of PyRadiomics (van Griethuysen 2017)."""
 
 from __future__ import annotations
 

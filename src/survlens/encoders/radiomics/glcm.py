@@ -1,4 +1,4 @@
-"""Grey level co-occurrence: which levels are neighbours [haralick1973]."""
+"""Grey level co-occurrence: which levels are neighbours (Haralick 1973)."""
 
 from __future__ import annotations
 

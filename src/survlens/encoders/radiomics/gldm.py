@@ -1,4 +1,4 @@
-"""Grey level dependence: how many neighbours share a voxel's level [sun1983]."""
+"""Grey level dependence: how many neighbours share a voxel's level (Sun and Wee 1983)."""
 
 from __future__ import annotations
 

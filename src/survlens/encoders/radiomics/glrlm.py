@@ -1,4 +1,4 @@
-"""Grey level run lengths: how long the level stays the same along a line [galloway1975]."""
+"""Grey level run lengths: how long the level stays the same along a line (Galloway 1975)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grey level size zones: how large the connected zones of one level are [thibault2014]."""
+"""Grey level size zones: how large the connected zones of one level are (Thibault 2014)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Surface area and volume of the marching-cubes mesh of a mask [lorensen1987], without building the mesh.
+"""Surface area and volume of the marching-cubes mesh of a mask (Lorensen and Cline 1987), without building the mesh.
 
 A cell joins the centres of 2 x 2 x 2 voxels; its case says which of its eight corners are inside, and the mesh cuts
 each edge between inside and outside in the middle. What a cell adds to area and volume depends on its case and, for the
 volume, linearly on its place, so that counting cases and summing places is enough.
 
-The cases follow one convention, that of PyRadiomics [vangriethuysen2017]: corner 7 is outside (else inside and outside
-are exchanged), and corners inside that touch only across a face are kept apart. Where a polygon is not flat its
+The cases follow one convention, that of PyRadiomics (van Griethuysen 2017): corner 7 is outside (else inside and
+outside are exchanged), and corners inside that touch only across a face are kept apart. Where a polygon is not flat its
 diagonals matter; `_triangles` states them.
 """
 

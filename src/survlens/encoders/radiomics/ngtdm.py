@@ -1,4 +1,4 @@
-"""Neighbouring grey tone difference: how far a voxel is from the mean of its neighbours [amadasun1989]."""
+"""Neighbouring grey tone difference: how far a voxel is from the mean of its neighbours (Amadasun and King 1989)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Size and form of a region, whatever its values: 14 features in space, 9 in a plane [vangriethuysen2017]."""
+"""Size and form of a region, whatever its values: 14 features in space, 9 in a plane (van Griethuysen 2017)."""
 
 from __future__ import annotations
 
