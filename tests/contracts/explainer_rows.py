@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from contracts.head_rows import HEADS, WIDTH, example, fitted
+from contracts.head_rows import Row as HeadRow
 from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.prediction import SurvivalPrediction
 from survlens.core.targets import Target, cumulative_hazard, survival
@@ -34,6 +35,7 @@ from survlens.explain.smooth import SmoothGrad
 from survlens.explain.superpixels import GridSegments, SuperpixelOcclusion
 from survlens.explain.survlime import SurvLIME
 from survlens.explain.survshap import KernelSurvSHAP, PermutationSurvSHAP
+from survlens.heads.cox_time import CoxTime
 from survlens.models.survival_model import SurvivalModel
 
 FEATURES = 4
@@ -103,9 +105,29 @@ def in_two(rows: Tensor, first: int = 1) -> dict[str, Tensor]:
     return {"first": rows[:, :first], "second": rows[:, first:]}
 
 
+class SmoothPairs(nn.Module):
+    """A log-risk of an embedding and a time without kinks."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(WIDTH + 1, 6), nn.Tanh(), nn.Linear(6, 1))
+
+    def forward(self, embedding: Tensor, when: Tensor) -> Tensor:
+        return self.layers(torch.cat([embedding, when[:, None]], dim=1))[:, 0]
+
+
+SMOOTH_COX_TIME = "CoxTime smooth"
+HEADS_TO_EXPLAIN = HEADS | {
+    SMOOTH_COX_TIME: HeadRow(
+        lambda grid: CoxTime(WIDTH, time_scale=10.0, network=SmoothPairs()), HEADS["CoxTime"].terms
+    )
+}
+"""The heads, and one whose own network is smooth where the default has kinks."""
+
+
 def model_with(head: str, activation: type[nn.Module] = nn.Tanh) -> SurvivalModel:
     """A network in float64 with the head of that row, fitted where it has a baseline."""
-    return SurvivalModel(Reader(activation).double(), fitted(HEADS[head], example())).eval()
+    return SurvivalModel(Reader(activation).double(), fitted(HEADS_TO_EXPLAIN[head], example())).eval()
 
 
 def linear_model(weights: Tensor) -> SurvivalModel:
@@ -180,10 +202,14 @@ class Question:
 Oracle = Callable[[Question], Tensor]
 
 
-def path_integrals(question: Question, starts: Tensor, nodes: int = 24) -> Tensor:
+def slope_of_each(question: Question) -> Tensor:
+    return question.gradients(question.x)
+
+
+def path_integrals(question: Question, nodes: int = 24) -> Tensor:
     """Integrated gradients from each start, averaged: Gauss-Legendre on autograd through the whole curve."""
     places, weights = np.polynomial.legendre.leggauss(nodes)
-    total = torch.zeros(())
+    total, starts = torch.zeros(()), question.starts
     for start in starts:
         for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
             along = start + place * (question.x - start)
@@ -238,7 +264,7 @@ class Row:
     at each time, `predicts` that it tells the prediction, `by_feature` that it gives each column of a table one value,
     `image` that it explains pictures. `seeded` builds it with a seed, `restricted` for some modalities. `nothing` is
     the share of the largest value that a feature without effect may get, `single` the tolerance of float32, `of_stated`
-    how many times its stated error the true error may be on few lines with kinks.
+    how many times its stated error the true error may be on few lines with kinks. `heads` are those it is tried on.
     """
 
     build: Callable[[References], Any]
@@ -256,6 +282,7 @@ class Row:
     predicts: bool = True
     by_feature: bool = True
     image: bool = False
+    heads: tuple[str, ...] = ("CoxPH network", "DeepHit network")
     tolerance: float = 1e-9
     nothing: float = 1e-14
     of_stated: float = 1.0
@@ -280,7 +307,7 @@ def each_column(start: References) -> tuple[Group, ...]:
 EXPLAINERS = {
     "Gradient": Row(
         lambda start: Gradient(),
-        lambda asked: asked.gradients(asked.x),
+        slope_of_each,
         slopes=True,
         restricted=lambda start, names: Gradient(names),
     ),
@@ -296,12 +323,12 @@ EXPLAINERS = {
     ),
     "SmoothGrad without noise": Row(
         lambda start: SmoothGrad(Gradient(), spread(start), share=0.0, draws=2),
-        lambda asked: asked.gradients(asked.x),
+        slope_of_each,
         slopes=True,
     ),
     "IntegratedGradients": Row(
         IntegratedGradients,
-        lambda asked: path_integrals(asked, asked.starts),
+        path_integrals,
         additive=True,
         compares=True,
         path=True,
@@ -311,7 +338,7 @@ EXPLAINERS = {
     ),
     "GradSHAP": Row(
         GradSHAP,
-        lambda asked: path_integrals(asked, asked.starts),
+        path_integrals,
         additive=True,
         compares=True,
         path=True,
@@ -321,7 +348,7 @@ EXPLAINERS = {
     ),
     "GroupedContributions": Row(
         lambda start: GroupedContributions(each_column(start), start, most_nodes=64, tolerance=1e-10),
-        lambda asked: path_integrals(asked, asked.starts),
+        path_integrals,
         additive=True,
         compares=True,
         path=True,
@@ -353,7 +380,6 @@ EXPLAINERS = {
         nothing=1e-12,
         seeded=lambda start, seed: PermutationSurvSHAP(start, pairs=2, seed=seed),
     ),
-    "Occlusion": Row(Occlusion, covered, compares=True, networks_only=False, tolerance=1e-11, nothing=1e-12),
     "SuperpixelOcclusion": Row(
         lambda start: SuperpixelOcclusion(start, GridSegments(2)),
         compares=True,
@@ -363,7 +389,11 @@ EXPLAINERS = {
     ),
     "GradCAM": Row(lambda start: GradCAM(), by_feature=False, image=True),
     "IntegratedHessians": Row(
-        lambda start: IntegratedHessians(start, nodes=4), additive=True, compares=True, by_feature=False
+        lambda start: IntegratedHessians(start, nodes=4),
+        additive=True,
+        compares=True,
+        by_feature=False,
+        heads=("CoxPH network",),
     ),
     "SurvLIME": Row(
         lambda start: SurvLIME(start, neighbours=60),
@@ -385,6 +415,12 @@ every_explainer = pytest.mark.parametrize("row", EXPLAINERS.values(), ids=EXPLAI
 def rows_where(rule: Callable[[Row], bool]) -> pytest.MarkDecorator:
     chosen = {name: row for name, row in EXPLAINERS.items() if rule(row)}
     return pytest.mark.parametrize("row", chosen.values(), ids=chosen.keys())
+
+
+def pairs_where(rule: Callable[[Row], bool]) -> pytest.MarkDecorator:
+    """Rows with each of their heads."""
+    chosen = {f"{name}-{head}": (row, head) for name, row in EXPLAINERS.items() if rule(row) for head in row.heads}
+    return pytest.mark.parametrize(("row", "head"), chosen.values(), ids=chosen.keys())
 
 
 def some_model(row: Row, head: str) -> SurvivalModel:

@@ -23,6 +23,7 @@ from contracts.explainer_rows import (
     in_two,
     linear_model,
     model_with,
+    pairs_where,
     references,
     rows_where,
     some_input,
@@ -44,10 +45,9 @@ from survlens.core.targets import (
 from survlens.explain.interactions import IntegratedHessians
 from survlens.explain.references import References
 
-every_head = pytest.mark.parametrize("head", ["CoxPH network", "DeepHit network"])
+every_pair = pairs_where(lambda row: True)
 additive = rows_where(lambda row: row.additive and row.by_feature)
 by_feature = rows_where(lambda row: row.by_feature)
-over_time = rows_where(lambda row: row.over_time)
 
 
 def ask(explainer: Any, row: Row, model: nn.Module, x: Tensor, target: Target | None = None) -> Attribution:
@@ -99,8 +99,7 @@ def test_an_attribution_says_what_it_is(row: Row) -> None:
     assert bool(found.reference) == row.compares
 
 
-@every_head
-@rows_where(lambda row: row.predicts and row.by_feature)
+@pairs_where(lambda row: row.predicts and row.by_feature)
 def test_the_prediction_is_the_models(row: Row, head: str) -> None:
     model, x = model_with(head), table()
     found = explained(row, model, x)
@@ -128,8 +127,7 @@ def test_contributions_add_up(row: Row, head: str, activation: type[nn.Module]) 
     torch.testing.assert_close(found.completeness_gap, now - before - found.total, rtol=0, atol=1e-12)
 
 
-@every_head
-@rows_where(lambda row: row.path)
+@pairs_where(lambda row: row.path)
 def test_what_is_missing_where_kinks_meet_curves_is_within_the_stated_error(row: Row, head: str) -> None:
     found = explained(row, model_with(head, nn.ReLU), table())
     assert found.quadrature_error is not None
@@ -138,8 +136,7 @@ def test_what_is_missing_where_kinks_meet_curves_is_within_the_stated_error(row:
     assert bool((found.completeness_gap.abs().amax(1) <= row.of_stated * stated + 1e-12).all())
 
 
-@every_head
-@rows_where(lambda row: not row.image)
+@pairs_where(lambda row: not row.image)
 def test_an_unused_feature_gets_nothing(row: Row, head: str) -> None:
     found = explained(row, model_with(head), table())
     assert float(found.values[:, UNUSED].abs().max()) <= row.nothing * float(found.values.abs().max())
@@ -183,8 +180,7 @@ def test_proportional_hazards_keep_the_ratios_of_gradients(row: Row) -> None:
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), rtol=1e-9, atol=0)
 
 
-@every_head
-@over_time
+@pairs_where(lambda row: row.over_time)
 def test_one_time_is_many(row: Row, head: str) -> None:
     model, x = some_model(row, head), some_input(row)
     whole = explained(row, model, x).values
@@ -192,8 +188,7 @@ def test_one_time_is_many(row: Row, head: str) -> None:
     close(torch.cat(alone, dim=-1), whole, 1e-12)
 
 
-@every_head
-@every_explainer
+@every_pair
 def test_a_batch_is_its_members(row: Row, head: str) -> None:
     model, x = some_model(row, head), some_input(row)
     alone = [explained(row, model, x[each : each + 1]).values for each in range(len(x))]
@@ -202,7 +197,7 @@ def test_a_batch_is_its_members(row: Row, head: str) -> None:
 
 @every_explainer
 def test_rows_permute(row: Row) -> None:
-    model, x, order = some_model(row, "DeepHit network"), some_input(row), torch.tensor([2, 0, 1])
+    model, x, order = some_model(row, row.heads[-1]), some_input(row), torch.tensor([2, 0, 1])
     close(explained(row, model, x[order]).values, explained(row, model, x).values[order], 1e-9)
 
 
@@ -234,7 +229,7 @@ def test_one_modality_alone_gets_what_it_gets_among_all(row: Row) -> None:
         row.restricted(two, ("third",))(TwoInputs(model), asked, times, survival)
 
 
-@rows_where(lambda row: row.any_target)
+@rows_where(lambda row: row.any_target and "DeepHit network" in row.heads)
 def test_causes_add_up_to_what_survival_loses(row: Row) -> None:
     model, x = some_model(row, "DeepHit network"), some_input(row)
     causes = sum(explained(row, model, x, incidence_of(cause)).values for cause in (1, 2))
@@ -249,7 +244,7 @@ def test_gradients_of_survival_are_those_of_the_cumulative_hazard_times_minus_su
     close(-of_survival.prediction[:, None] * of_hazard.values, of_survival.values, 1e-9)
 
 
-@rows_where(lambda row: row.any_target)
+@rows_where(lambda row: row.any_target and "DeepHit network" in row.heads)
 def test_a_restricted_mean_gets_the_integral_over_time(row: Row) -> None:
     model, x = some_model(row, "DeepHit network"), some_input(row)
     knots = model.head.grid.edges[1:]
@@ -263,7 +258,7 @@ def test_a_restricted_mean_gets_the_integral_over_time(row: Row) -> None:
 
 @every_explainer
 def test_same_call_same_result(row: Row) -> None:
-    model, x = some_model(row, "DeepHit network"), some_input(row)
+    model, x = some_model(row, row.heads[-1]), some_input(row)
     before = torch.get_rng_state()
     first, again = explained(row, model, x), explained(row, model, x)
     assert torch.equal(first.values, again.values)
@@ -273,7 +268,7 @@ def test_same_call_same_result(row: Row) -> None:
 @rows_where(lambda row: row.seeded is not None)
 def test_seeds_decide(row: Row) -> None:
     assert row.seeded is not None
-    model, x = some_model(row, "DeepHit network"), some_input(row)
+    model, x = some_model(row, row.heads[-1]), some_input(row)
     found = [ask(row.seeded(references(image=row.image), seed), row, model, x).values for seed in (1, 1, 2)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -333,8 +328,7 @@ def refused(curves: Any, times: Tensor) -> Tensor:
     raise Unlucky
 
 
-@every_head
-@every_explainer
+@every_pair
 def test_the_model_is_untouched_after_success(row: Row, head: str) -> None:
     model = unusual_state(some_model(row, head))
     before = state(model)
@@ -345,7 +339,7 @@ def test_the_model_is_untouched_after_success(row: Row, head: str) -> None:
 @rows_where(lambda row: row.any_target)
 def test_the_model_is_untouched_after_a_bad_target(row: Row) -> None:
     for scope in Scope:
-        model = unusual_state(some_model(row, "DeepHit network"))
+        model = unusual_state(some_model(row, row.heads[-1]))
         before = state(model)
         with pytest.raises(Unlucky):
             explained(row, model, some_input(row), Target("bad", refused, scope))
@@ -372,7 +366,7 @@ def test_the_model_is_untouched_after_an_exception_in_the_network(row: Row, call
 
 @every_explainer
 def test_training_mode_and_grad_mode_do_not_matter(row: Row) -> None:
-    model, x = some_model(row, "DeepHit network"), some_input(row)
+    model, x = some_model(row, row.heads[-1]), some_input(row)
     expected = explained(row, model, x).values
     with torch.no_grad():
         found = explained(row, model.train(), x).values
@@ -381,7 +375,7 @@ def test_training_mode_and_grad_mode_do_not_matter(row: Row) -> None:
 
 @every_explainer
 def test_inputs_are_unchanged(row: Row) -> None:
-    model, start = some_model(row, "DeepHit network"), references(image=row.image)
+    model, start = some_model(row, row.heads[-1]), references(image=row.image)
     name = "image" if row.image else "table"
     inputs = {name: some_input(row).requires_grad_(True)}
     kept, kept_start = inputs[name].detach().clone(), start.inputs[name].clone()
@@ -393,8 +387,7 @@ def test_inputs_are_unchanged(row: Row) -> None:
     assert torch.equal(start.inputs[name], kept_start)
 
 
-@every_head
-@every_explainer
+@every_pair
 def test_float32_is_near_float64(row: Row, head: str) -> None:
     double = some_model(row, head)
     single, x = copy.deepcopy(double).float(), some_input(row).float()
@@ -408,7 +401,7 @@ def test_float32_is_near_float64(row: Row, head: str) -> None:
 @every_explainer
 def test_bad_times_are_refused(row: Row, bad: list[float]) -> None:
     with pytest.raises(InvalidValueError, match="times"):
-        explained(row, some_model(row, "DeepHit network"), some_input(row), times=bad)
+        explained(row, some_model(row, row.heads[-1]), some_input(row), times=bad)
 
 
 @by_feature
@@ -429,7 +422,7 @@ def test_labelled_arrays_and_long_tables_agree(row: Row) -> None:
 
 @rows_where(lambda row: not row.networks_only)
 def test_any_model_will_do(row: Row) -> None:
-    model, x = some_model(row, "DeepHit network"), some_input(row)
+    model, x = some_model(row, row.heads[-1]), some_input(row)
     expected = explained(row, model, x).values
     found = explained(row, Predictor(model), x).values  # type: ignore[arg-type]
     close(found, expected, 1e-9)
@@ -438,7 +431,7 @@ def test_any_model_will_do(row: Row) -> None:
 @rows_where(lambda row: row.networks_only)
 def test_a_model_without_gradients_is_refused_with_advice(row: Row) -> None:
     with pytest.raises(InvalidTypeError, match="model"):
-        explained(row, Predictor(some_model(row, "DeepHit network")), some_input(row))  # type: ignore[arg-type]
+        explained(row, Predictor(some_model(row, row.heads[-1])), some_input(row))  # type: ignore[arg-type]
 
 
 class Predictor:

@@ -17,16 +17,29 @@ from explain.kinked_networks import FEATURES, KINKS, model, network, table
 from survlens.core.errors import InvalidValueError
 from survlens.core.inputs import count_key, present_key, select_rows
 from survlens.core.protocols import Inputs
-from survlens.core.targets import Target, cumulative_hazard, incidence_of, restricted_mean, survival
+from survlens.core.targets import (
+    Target,
+    cumulative_hazard,
+    density,
+    hazard_rate,
+    incidence_of,
+    log_hazard_rate,
+    restricted_mean,
+    risk_at,
+    survival,
+)
 from survlens.encoders.pooling import AttentionPooling, MultipleInstance
 from survlens.explain.chosen_rule import ChosenRule
 from survlens.explain.curved_pieces import CurvedPieces
 from survlens.explain.exact_pieces import ExactPieces
 from survlens.explain.held import HeldModel, held_still
+from survlens.explain.knot_pieces import KnotPieces
 from survlens.explain.outer_maps import OuterMap
 from survlens.explain.path_integral import PathIntegral, PathRule
 from survlens.explain.paths import GaussLegendre, weighted_nodes
 from survlens.explain.segments import RefinedSegments
+from survlens.heads.cox_time import CoxTime
+from survlens.heads.pair_network import PairNetwork
 from survlens.models.fusion import GatedFusion
 from survlens.models.survival_model import SurvivalModel
 
@@ -73,7 +86,8 @@ def test_pieces_are_complete_to_rounding_for_every_head(head: str) -> None:
     with held_still(subject) as held:
         (found,) = integral(subject, ExactPieces(), start, end)
         assert float(missed(held, found, start, end).abs().max()) < 1e-12
-        assert isinstance(ChosenRule().of(held, end)[0], ExactPieces)
+        expected = KnotPieces if isinstance(row, CoxTime) else ExactPieces
+        assert isinstance(ChosenRule().of(held, end)[0], expected)
     assert float(found.error.max()) < 1e-12
 
 
@@ -274,3 +288,50 @@ def test_settings_out_of_range_are_refused() -> None:
     for wrong in (lambda: GaussLegendre(8, 4), lambda: GaussLegendre(tolerance=0), lambda: CurvedPieces(nodes=0)):
         with pytest.raises(InvalidValueError, match="must"):
             wrong()
+
+
+COX_TIME_TARGETS = [
+    survival,
+    cumulative_hazard,
+    density,
+    hazard_rate,
+    log_hazard_rate,
+    restricted_mean(20.0),
+    risk_at(9.0),
+]
+
+
+@pytest.mark.parametrize("head", ["CoxTime", "CoxTime Breslow"])
+@pytest.mark.parametrize("encoder", [nn.Identity(), network(["ReLU", "max pool"], 3)], ids=["none", "with kinks"])
+def test_pieces_of_every_knot_are_the_pieces_of_all_knots_together(head: str, encoder: nn.Module) -> None:
+    subject = of_pairs(head, encoder)
+    start, end = table(3, 1), table(3, 2)
+    exact = integral(subject, ExactPieces(), start, end, COX_TIME_TARGETS)
+    for cells, near in ((None, 1e-10), (128, 2e-6)):
+        found = integral(subject, KnotPieces(cells=cells, tolerance=1.0), start, end, COX_TIME_TARGETS)
+        for fast, slow in zip(found, exact, strict=True):
+            size = float(slow.values["table"].abs().max())
+            torch.testing.assert_close(fast.values["table"], slow.values["table"], rtol=0, atol=near * size)
+            true = (fast.values["table"] - slow.values["table"]).abs().amax((0, 1, 2))
+            assert float(true) <= 5 * float(fast.error.max()) + 1e-12 * size
+
+
+def test_lines_of_knots_are_refined_to_the_tolerance() -> None:
+    subject, start, end = of_pairs("CoxTime", network(["ReLU"], 3)), table(3, 1), table(3, 2)
+    (exact,) = integral(subject, ExactPieces(), start, end)
+    for tolerance in (1e-3, 1e-5, 1e-9):
+        (found,) = integral(subject, KnotPieces(cells=1, tolerance=tolerance), start, end)
+        size = exact.values["table"].abs().amax((1, 2))
+        true = (found.values["table"] - exact.values["table"]).abs().amax((1, 2))
+        assert bool((true <= 5 * tolerance * size).all())
+
+
+def of_pairs(head: str, encoder: nn.Module) -> SurvivalModel:
+    """CoxTime on the table itself, or on an embedding of as many columns."""
+    built: Any = fitted(HEADS[head], example())
+    if isinstance(encoder, nn.Identity):
+        built.in_features = FEATURES
+        with torch.random.fork_rng():
+            torch.manual_seed(4)
+            built.pair_network = PairNetwork(FEATURES, built.hidden).double()
+    return SurvivalModel(encoder, built).eval()

@@ -66,7 +66,7 @@ def time_independent(folder: Path | None, out: Path, train: int, test: int, epoc
 @click.command("explanations-time-dependent")
 @_data
 @_out("explanations-time-dependent")
-@_train(2000)
+@_train(9500)
 @click.option("--test", type=click.IntRange(20), default=500, show_default=True, help="Rows explained.")
 @click.option("--refits", type=click.IntRange(2, 100), default=4, show_default=True, help="Fits behind the interval.")
 @_epochs

@@ -5,6 +5,7 @@ from survlens.explain.chosen_rule import ChosenRule as ChosenRule
 from survlens.explain.coalitions import Player as Player
 from survlens.explain.coalitions import column_players as column_players
 from survlens.explain.coalitions import region_players as region_players
+from survlens.explain.curved_pieces import CurvedPieces as CurvedPieces
 from survlens.explain.exact_pieces import ExactPieces as ExactPieces
 from survlens.explain.expected import GradSHAP as GradSHAP
 from survlens.explain.global_effects import DependenceOverTime as DependenceOverTime
@@ -24,6 +25,7 @@ from survlens.explain.integrated import IntegratedGradients as IntegratedGradien
 from survlens.explain.interactions import Curvature as Curvature
 from survlens.explain.interactions import IntegratedHessians as IntegratedHessians
 from survlens.explain.jacobian import Strategy as Strategy
+from survlens.explain.knot_pieces import KnotPieces as KnotPieces
 from survlens.explain.latent import LatentDimension as LatentDimension
 from survlens.explain.latent import PrincipalComponents as PrincipalComponents
 from survlens.explain.latent import dimension_reliability as dimension_reliability

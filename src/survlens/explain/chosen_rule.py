@@ -13,6 +13,7 @@ from survlens.core.protocols import Inputs
 from survlens.explain.curved_pieces import CurvedPieces
 from survlens.explain.exact_pieces import ExactPieces
 from survlens.explain.held import HeldModel
+from survlens.explain.knot_pieces import KnotPieces, knot_kinds
 from survlens.explain.memory import MEMORY
 from survlens.explain.network_kind import Smoothness, network_kind
 from survlens.explain.outer_maps import OuterMap
@@ -20,7 +21,7 @@ from survlens.explain.path_integral import PathIntegral, PathRule
 from survlens.explain.paths import GaussLegendre, replaced
 from survlens.explain.segments import RefinedSegments
 
-_COUNTABLE = 4096  # kinks per row up to which all pieces are taken
+_COUNTABLE = 4096  # kinks per row, of CoxTime per row and knot, up to which all pieces are taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class ChosenRule:
 
     Attributes:
         tolerance: Estimated error, as a share of the largest contribution of a line, that rules without an exact
-            answer refine to; where None 1e-7 where kinks are known and 1e-3 for segments.
+            answer refine to; where None 1e-7 between known kinks, 1e-6 for CoxTime and 1e-3 for segments.
         memory: Bytes that intermediate results may take.
     """
 
@@ -58,6 +59,10 @@ class ChosenRule:
 
     def of(self, held: HeldModel, inputs: Inputs) -> tuple[PathRule, str]:
         """The rule for rows that have the same modalities, and a note or nothing."""
+        knots = knot_kinds(held, inputs)
+        if knots is not None and sum(kind.units for kind in knots) <= _COUNTABLE:
+            pieces = KnotPieces(knots, memory=self.memory)
+            return (pieces if self.tolerance is None else replace(pieces, tolerance=self.tolerance)), ""
         kind = network_kind(held, inputs)
         if kind.countable and kind.units <= _COUNTABLE:
             if kind.smoothness is Smoothness.PIECEWISE_LINEAR:

@@ -20,7 +20,7 @@ from survlens.explain.references import ReferenceSource
 
 @dataclass(frozen=True, slots=True)
 class GradSHAP:
-    """GradSHAP(t): the mean over references of integrated gradients, with the position on the line not drawn.
+    """The mean over references of integrated gradients, with the position on the line not drawn.
 
         phi_j(t) = mean over x' of (x_j - x'_j) times the integral over a in (0, 1) of dF(t | x' + a (x - x')) / dx_j
 

@@ -3,7 +3,7 @@
 Whatever the path, phi(t) is a sum of dA_t/du(u_s) g_s, so as a function of t it lies in the span of the functions
 t -> dA_t/du(u). That span is narrow: under a Cox head some twenty times say all about a thousand. They are found from
 cotangents at some raw outputs by a QR decomposition with pivots; what the other times are of them follows, and is
-checked at raw outputs that took no part, and at the end at times that are taken for nothing else.
+checked at the end at times that are taken for nothing else.
 
 The variance over references is a sum of products of two such functions, a wider span, of which fewer digits matter.
 """
@@ -93,8 +93,8 @@ def few_columns(
     if outer.target.scope is Scope.WHOLE or count < MANY or len(raw) < 4:
         return None
     tolerance = max(_ROUNDING, rounding)
-    met, other = (outer.cotangents(part).permute(0, 2, 1).flatten(0, 1).cpu().numpy() for part in (raw[::2], raw[1::2]))
-    size = np.maximum(np.abs(met).max(0), np.abs(other).max(0))
+    met = outer.cotangents(raw).permute(0, 2, 1).flatten(0, 1).cpu().numpy()
+    size = np.abs(met).max(0)
     if not np.isfinite(size).all() or size.max() == 0:
         return None
     size = np.maximum(size, 1e-12 * size.max())
@@ -106,12 +106,12 @@ def few_columns(
     if _WIDEST * (len(taken) + _CHECKS) > count:
         return None
     sums = np.linalg.lstsq(sketch[:, taken], sketch, rcond=tolerance * 1e-3)[0]
-    if np.abs((other / size)[:, taken] @ sums - other / size).max() > tolerance * 30:
+    if np.abs((met / size)[:, taken] @ sums - met / size).max() > tolerance * 30:
         return None
     of_products = sums
     if products:
         of_products = np.linalg.lstsq(squares[:, taken], squares, rcond=_OF_PRODUCTS / 10)[0]
-        fresh = _products(_sketched(other / size, generator), generator)
+        fresh = _products(_sketched(met / size, generator), generator)
         if np.abs(fresh[:, taken] @ of_products - fresh).max() > _PRODUCTS_MAY_MISS * np.abs(fresh).max():
             return None
     rest = np.setdiff1d(np.arange(count), taken)

@@ -89,7 +89,7 @@ class KnotPieces:
 
     kinds: tuple[NetworkKind, NetworkKind] | None = None
     cells: int | None = 128
-    tolerance: float = 1e-7
+    tolerance: float = 1e-6
     memory: int = MEMORY
 
     def __post_init__(self) -> None:
@@ -239,11 +239,13 @@ class _Walk:
         """Cuts each stretch, a share `length` of its line, for every knot."""
         model, knots, stretches = _held(_Pairs(held)), len(held.head.baseline.times), len(start)
         knot = torch.arange(knots, device=start.device).repeat(stretches)
-        ends = [{"embedding": each.repeat_interleave(knots, 0), "knot": knot} for each in (start, end)]
-        breaks = breaks_of(model, *ends, calls)
+        begins, stops = ({"embedding": each.repeat_interleave(knots, 0), "knot": knot} for each in (start, end))
+        breaks = breaks_of(model, begins, stops, calls)
         pairs = breaks.pairs
         line, begin, stop = breaks.path[pairs], breaks.where[pairs], breaks.where[pairs + 1]
-        middle, slopes = raw_slopes(model, points_between(model, *ends, line, (begin + stop) / 2), model.modalities)
+        middle, slopes = raw_slopes(
+            model, points_between(model, begins, stops, line, (begin + stop) / 2), model.modalities
+        )
         by_embedding = slopes["embedding"][:, 0].double()
         rise = (by_embedding * (end - start).double()[line // knots]).sum(1)
         value = middle[:, 0].double() - rise * (stop - begin) / 2

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from survlens.core.errors import InvalidValueError
-from survlens.core.inputs import has_bags, item_count, row_of_item
+from survlens.core.inputs import count_key, has_bags, row_of_item
 from survlens.core.protocols import Inputs
 from survlens.explain.held import HeldModel
 
@@ -20,7 +20,7 @@ def axis_names(axes: int) -> tuple[str, ...]:
 
 def items_of(inputs: Inputs, modality: str) -> Tensor | None:
     """Row of each item of `modality`, or None where each row has one."""
-    return row_of_item(item_count(inputs, modality)) if has_bags(inputs, modality) else None
+    return row_of_item(inputs[count_key(modality)]) if has_bags(inputs, modality) else None
 
 
 def chosen_modalities(held: HeldModel, asked: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -82,10 +82,7 @@ class PathMethod:
     ) -> list[_Means] | None:
         """Means over references at all times, from those at `few` times; None where these do not give them."""
         taken = [outer if each is None else each.outer for outer, each in zip(outers, few, strict=True)]
-        means = [
-            _Means(held, outer, ready, names, self.references, len(whole.columns))
-            for outer, whole in zip(taken, outers, strict=True)
-        ]
+        means = [_Means(held, outer, ready, names, self.references) for outer in taken]
         for rows, numbers in self._blocks(held, ready, taken, names):
             start = held.ready(self.references.starts(ready, rows, numbers))
             end = select_rows(ready, rows)
@@ -93,10 +90,14 @@ class PathMethod:
             with torch.no_grad():
                 raw = held.raw(start)
             weights = self.references.weights.to(held.device)[numbers]
-            for mean, result, whole in zip(means, results, outers, strict=True):
-                mean.add(rows, weights, result, whole.values(raw))
+            for mean, result, outer in zip(means, results, taken, strict=True):
+                mean.add(rows, weights, result, outer.values(raw))
         for mean, each, whole in zip(means, few, outers, strict=True):
-            if each is not None and not mean.spread_out(each, whole):
+            if each is None:
+                continue
+            with torch.no_grad():
+                one = held.raw(select_rows(ready, torch.zeros(1, dtype=torch.int64, device=held.device)))
+            if not mean.spread_out(each, whole, one):
                 return None
         return means
 
@@ -170,13 +171,12 @@ class _Means:
         ready: Inputs,
         names: tuple[str, ...],
         references: ReferenceSource,
-        columns: int,
     ):
         self.outer, self.ready, self.names = outer, ready, names
         self.references = references
         rows = rows_of_modality(ready, held.modalities[0])
         empty = torch.zeros((rows, len(outer.columns)), dtype=torch.float64, device=held.device)
-        self.prediction, self.error = empty.new_zeros((rows, columns)), empty.clone()
+        self.prediction, self.error = empty.clone(), empty.clone()
         self.values = {name: empty.new_zeros((*ready[name].shape, empty.shape[1])) for name in names}
         self.spread = {name: torch.zeros_like(value) for name, value in self.values.items() if references.drawn}
         self.seen = empty.new_zeros(rows)
@@ -192,10 +192,14 @@ class _Means:
             self._merge(name, *self._places(name, rows, weights), result.values[name], after)
         self.seen = after
 
-    def spread_out(self, few: FewColumns, outer: OuterMap) -> bool:
-        """Goes from a few times to those of `outer`; whether that is right at the times that are checked."""
+    def spread_out(self, few: FewColumns, outer: OuterMap, raw: Tensor) -> bool:
+        """Goes from a few times to those of `outer`; whether that is right at the times that are checked.
+
+        Differences of the target are sums of contributions, so its values follow from those of one `raw` output.
+        """
         if not all(few.holds(value) for value in self.values.values()):
             return False
+        self.prediction = few.of_all(self.prediction - self.outer.values(raw)) + outer.values(raw)
         self.outer, self.error = outer, few.bounds_of_all(self.error)
         self.values = {name: few.of_all(value) for name, value in self.values.items()}
         self.spread = {name: few.squares_of_all(value) for name, value in self.spread.items()}
@@ -236,4 +240,4 @@ class _Means:
         count = len(self.references.weights)
         if name not in self.spread or count < 2:
             return None
-        return (self.spread[name] / (count - 1)).sqrt_()
+        return self.spread.pop(name).div_(count - 1).sqrt_()

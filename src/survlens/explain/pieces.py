@@ -22,7 +22,6 @@ from survlens.explain.held import HeldModel
 from survlens.explain.kinks import KinkValues
 from survlens.explain.network_kind import kink_values_at
 
-_FILLED = 1.6  # lines share a table if the longest has at most so many times the pieces of the shortest
 _MOST_STEPS = 60
 _SHORTEST = 1e-14  # breaks closer than this, as a share of the line, are one
 
@@ -135,10 +134,17 @@ def _by_item(inputs: Inputs, name: str, where: Tensor) -> Tensor:
     return where[row_of_item(inputs[count_key(name)])] if has_bags(inputs, name) else where
 
 
-def tables_of(path: Int64[Tensor, " piece"], paths: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def tables_of(
+    path: Int64[Tensor, " piece"], paths: int, *, filled: float = 1.3
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Lines with about as many pieces together: their numbers, (line, piece) positions of pieces, and which are real.
 
     The shorter lines of a table are filled up with their first piece.
+
+    Args:
+        path: Line of each piece, in order.
+        paths: Number of lines.
+        filled: How many times the pieces of its shortest line the longest of a table may have.
     """
     counts = torch.bincount(path, minlength=paths)
     first, order = counts.cumsum(0) - counts, counts.argsort()
@@ -146,7 +152,7 @@ def tables_of(path: Int64[Tensor, " piece"], paths: int) -> Iterator[tuple[Tenso
     begin = 0
     while begin < len(sizes):
         stop = begin
-        while stop < len(sizes) and sizes[stop] <= _FILLED * sizes[begin] + 1:
+        while stop < len(sizes) and sizes[stop] <= filled * sizes[begin] + 1:
             stop += 1
         lines = order[begin:stop]
         place = torch.arange(sizes[stop - 1], device=path.device)

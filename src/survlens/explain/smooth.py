@@ -21,7 +21,7 @@ Explainer = Callable[[Any, Inputs, Tensor, Target], dict[str, Attribution]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SmoothGrad:
-    """SmoothGrad(t): the mean of an explanation over normal noise in the inputs.
+    """The mean of an explanation over normal noise in the inputs.
 
     phi(t | x) = 1/n sum over draws of phi_explainer(t | x + e), e_j ~ Normal(0, (`share` `spread`_j)^2). Around
     `Gradient` it is SmoothGrad, around integrated gradients its smoothed form. The draws are the same for every row, so
