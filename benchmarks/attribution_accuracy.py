@@ -46,7 +46,7 @@ from survlens.models.survival_model import SurvivalModel
 RESULTS = Path(__file__).resolve().parent / "results" / "attribution_accuracy.md"
 FEATURES, REFERENCES, TIMES, TRAINING = 20, 99, 43, 1000
 ORACLE, AT_ONCE, STEPS = 16_000, 40_000, 30
-FINEST = {"CoxPH": 256_000, "DeepHit": 64_000, "CoxTime": 16_000}
+FINEST = {"CoxPH": 256_000, "DeepHit": 16_000, "CoxTime": 16_000}
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,8 @@ def table_of(head: str, unit: type[nn.Module], rows: int) -> list[str]:
     lines = []
     with held_still(model) as held, held_still(exact_single) as single:
         outer, outer_single = (OuterMap(each.head, survival, times) for each in (held, single))
-        oracle = by_rule(held, outer, first, last, midpoint(ORACLE))
+        growing = dict(finer(held, outer, first, last, head))
+        oracle = growing[ORACLE]
         seconds, exact = least_seconds(lambda: by_pieces(held, outer, start, end))
         note = type(ChosenRule().of(held, end)[0]).__name__
         results = [(f"**survlens** ({note})", seconds, exact)]
@@ -211,9 +212,7 @@ def table_of(head: str, unit: type[nn.Module], rows: int) -> list[str]:
             to_exact = distance(found, exact[: len(truth)]) if found is not exact else "–"
             cost = f"{1e3 * seconds / rows:.1f} | {seconds / base:.2f}"
             lines.append(f"| {name} | {cost} | {distance(found, truth)} | {to_exact} |")
-        shrinking = [
-            f"{points:,}: {distance(found, exact[:1])}" for points, found in finer(held, outer, first, last, head)
-        ]
+        shrinking = [f"{points:,}: {distance(found, exact[:1])}" for points, found in growing.items()]
         gap = completeness(held, outer, start, end, exact)
     name = f"{head}, {unit.__name__}"
     return [

@@ -142,7 +142,8 @@ _SIGN_REMARKS = (
     "bias that all fits share.",
     "A fit that is stopped early shrinks effects towards 0, most where events are few, which moves the time of change "
     "to the left; the bias falls with the number of rows. The ranking loss of DeepHit adds one that does not fall.",
-    "DeepSurv has proportional hazards: d log h/dx1 is the same at all times and never changes its sign.",
+    "DeepSurv has proportional hazards: d log h/dx1 of a row is the same at all times and never changes its sign. Its "
+    "mean gradient of S(t) does: rows with effects of both signs weigh differently at different times.",
 )
 
 
@@ -287,7 +288,8 @@ def _drawing(
                 axes.set_xlabel("time (time units)")
                 light_grid(axes)
             words = "mean |IntGrad| of S(t)" if method == "IntGrad" else "mean Grad of S(t)"
-            panels[0].set_ylabel(f"{words}; truth dashed")
+            panels[0].set_ylabel(words)
+            panels[-1].plot([], [], color=GREY, linestyle=(0, (4, 2)), linewidth=1, label="truth")
             panels[-1].legend(frameon=False)
             return figure
 
