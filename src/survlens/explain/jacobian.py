@@ -31,7 +31,7 @@ Moving = Mapping[str, Tensor]
 Slopes = dict[str, Float[Tensor, "row raw *feature"]]
 
 _BLOCK = 64 * 2**20  # bytes of the pairs of instances and knots that are held at a time
-_BATCHED_UP_TO = 1000  # rows up to which one batched reverse pass costs less than a loop of them
+_BATCHED_UP_TO = 2000  # rows up to which one batched reverse pass costs less than a loop of them
 
 
 class Strategy(Enum):
@@ -72,7 +72,7 @@ def raw_slopes(
             "depend on time. Leave it out."
         )
     last = _last_linear(held)
-    if strategy is Strategy.HIDDEN or (strategy is None and last is not None and last.in_features < last.out_features):
+    if strategy is Strategy.HIDDEN or (strategy is None and is_last_narrower(held)):
         if last is None:
             raise InvalidValueError(
                 f"`strategy` must fit the head; got HIDDEN for {type(held.head).__name__}, which does not end with a "
@@ -80,7 +80,7 @@ def raw_slopes(
             )
         if (found := _through_hidden(held, inputs, modalities, last, strategy is None)) is not None:
             return found
-    return _slopes_of(held.raw, inputs, modalities, strategy)
+    return slopes_of(held.raw, inputs, modalities, strategy)
 
 
 def raw_pullback(
@@ -150,10 +150,17 @@ def _forward(
         return value, torch.zeros_like(value) if moved is None else moved
 
 
-def _slopes_of(
+def slopes_of(
     function: Callable[[Inputs], Tensor], inputs: Inputs, modalities: Sequence[str], strategy: Strategy | None
 ) -> tuple[Tensor, Slopes]:
-    """Value of `function`, (instance, m), and its slopes by each modality."""
+    """Value of `function`, (instance, m), and its slopes by each modality.
+
+    Args:
+        function: From inputs to (instance, m).
+        inputs: Inputs of the points.
+        modalities: Names of the inputs by which it is differentiated.
+        strategy: Which of REVERSE, BATCHED and FORWARD; the cheapest where None.
+    """
     if strategy is Strategy.FORWARD:
         if not _is_table(inputs, modalities):
             raise InvalidValueError(
@@ -219,7 +226,7 @@ def _forward_slopes(
 
 def _through_embedding(held: HeldModel, inputs: Inputs, modalities: Sequence[str]) -> tuple[Tensor, Slopes]:
     """Slopes of a head that is asked at every knot: of its embedding by one pass, and of the embedding once."""
-    embedding, inner = _slopes_of(held.model.embed, inputs, modalities, None)
+    embedding, inner = slopes_of(held.model.embed, inputs, modalities, None)
     knots, raws, slopes = len(held.head.baseline.times), [], []
     widest = max(embedding.shape[1], *held.head.hidden)
     for span in spans(len(embedding), rows_at_once(8 * 6 * knots * widest, _BLOCK)):
@@ -247,7 +254,7 @@ def _through_hidden(
         return before
 
     try:
-        before, inner = _slopes_of(hidden, inputs, modalities, None)
+        before, inner = slopes_of(hidden, inputs, modalities, None)
     except _NotLastError:
         if may_decline:
             return None
@@ -288,6 +295,12 @@ def _last_linear(held: HeldModel) -> nn.Linear | None:
     while isinstance(last, nn.Sequential) and len(last):
         last = last[-1]
     return last if isinstance(last, nn.Linear) else None
+
+
+def is_last_narrower(held: HeldModel) -> bool:
+    """Whether the raw output comes from a linear layer with fewer inputs than outputs."""
+    last = _last_linear(held)
+    return last is not None and last.in_features < last.out_features
 
 
 def _chained(outer: Float[Tensor, "instance raw inner"], slope: Tensor, rows: Tensor | None) -> Tensor:

@@ -28,6 +28,7 @@ from survlens.explain.held import RawCurves
 from survlens.explain.level_cotangents import mean_cotangents
 from survlens.explain.level_curves import level_curves, level_weights
 from survlens.explain.level_slopes import level_slopes
+from survlens.explain.level_sums import level_sum
 from survlens.explain.memory import MEMORY, rows_at_once, spans
 from survlens.explain.piece_nodes import growth, nodes_and_parts, reach, rule
 from survlens.explain.scalar_table import ScalarTable, scalar_table
@@ -75,7 +76,22 @@ class OuterMap:
             raw: Raw outputs u_s.
             slopes: Weighted slopes g_s of each raw output by each feature.
         """
-        return self._filled(raw.detach().double(), None, slopes.detach())
+        return self.accumulate_rules(raw, slopes, raw.new_ones((1, raw.shape[1])))[0]
+
+    def accumulate_rules(
+        self,
+        raw: Float[Tensor, "group point raw"],
+        slopes: Float[Tensor, "group point raw feature"],
+        rules: Float[Tensor, "rule point"],
+    ) -> Float[Tensor, "rule group feature column"]:
+        """Sums over the points of each group of weight times dA_t/du(raw) times slopes, in float64, for several rules.
+
+        Args:
+            raw: Raw outputs u_s.
+            slopes: Slopes g_s of each raw output by each feature.
+            rules: Weights of the points of a group.
+        """
+        return self._filled(raw.detach().double(), None, slopes.detach(), rules.detach().double())
 
     def accumulate_pieces(
         self,
@@ -93,41 +109,43 @@ class OuterMap:
             end: Raw outputs where it ends; in between u is linear.
             slopes: Weighted slopes of the piece, the same all along it.
         """
-        return self._filled(start.detach().double(), end.detach().double(), slopes.detach())
+        once = start.new_ones((1, start.shape[1]), dtype=torch.float64)
+        return self._filled(start.detach().double(), end.detach().double(), slopes.detach(), once)[0]
 
-    def _filled(self, start: Tensor, end: Tensor | None, slopes: Tensor) -> Tensor:
+    def _filled(self, start: Tensor, end: Tensor | None, slopes: Tensor, rules: Tensor) -> Tensor:
         """The sum at a few times between each two knots, and by interpolation at the others."""
-        result = start.new_zeros((start.shape[0], slopes.shape[3], len(self.columns)))
+        result = start.new_zeros((len(rules), start.shape[0], slopes.shape[3], len(self.columns)))
         pending = torch.ones(len(self.columns), dtype=torch.bool, device=start.device)
         for nodes in self._node_counts(start):
             asked = self.times[pending]
             fill = few_times(RawCurves(self.head, start[0, :1]).survival().times, asked, nodes)
             if fill is None:
                 break
-            found = replace(self, times=fill.times)._summed(start, end, slopes)
-            result[..., pending], failed = fill.spread(found, asked)
+            found = replace(self, times=fill.times)._summed(start, end, slopes, rules)
+            spread, failed = fill.spread(found.flatten(0, 1), asked)
+            result[..., pending] = spread.unflatten(0, found.shape[:2])
             pending[pending.clone()] = failed
             if not bool(failed.any()):
                 return result
         if bool(pending.all()):
-            return self._summed(start, end, slopes)
-        result[..., pending] = replace(self, times=self.times[pending])._summed(start, end, slopes)
+            return self._summed(start, end, slopes, rules)
+        result[..., pending] = replace(self, times=self.times[pending])._summed(start, end, slopes, rules)
         return result
 
     def _node_counts(self, raw: Tensor) -> tuple[int, ...]:
         """Numbers of nodes between two knots to try, where that can pay."""
         return () if self.target.scope is Scope.WHOLE or raw.shape[2] == 1 or not raw.numel() else (8, 16)
 
-    def _summed(self, start: Tensor, end: Tensor | None, slopes: Tensor) -> Tensor:
+    def _summed(self, start: Tensor, end: Tensor | None, slopes: Tensor, rules: Tensor) -> Tensor:
         groups, points, width = start.shape
         if not start.numel() or not slopes.numel():
-            return start.new_zeros((groups, slopes.shape[3], len(self.columns)))
+            return start.new_zeros((len(rules), groups, slopes.shape[3], len(self.columns)))
         if width == 1 and (table := self._table(start, end)) is not None:
-            return self._by_table(table, start, end, slopes)
+            return self._by_table(table, start, end, slopes, rules)
         if end is None:
             wide = width > _NARROW and self.target.scope is Scope.AROUND
-            return self._by_levels(start, slopes) if wide else self._by_cotangents(start, slopes)
-        return self._by_pieces(start, end, slopes)
+            return self._by_levels(start, slopes, rules) if wide else self._by_cotangents(start, slopes, rules)
+        return self._by_pieces(start, end, slopes)[None]
 
     def _table(self, start: Tensor, end: Tensor | None) -> ScalarTable | None:
         """A table in the one raw output, where it costs less than all points."""
@@ -140,48 +158,48 @@ class OuterMap:
 
         return scalar_table(weights, low, high, most, start.device)
 
-    def _by_table(self, table: ScalarTable, start: Tensor, end: Tensor | None, slopes: Tensor) -> Tensor:
+    def _by_table(self, table: ScalarTable, start: Tensor, end: Tensor | None, slopes: Tensor, rules: Tensor) -> Tensor:
         smooth = table.smooth
-        found = start.new_zeros((start.shape[0], slopes.shape[3], int(smooth.sum())))
+        found = start.new_zeros((len(rules), start.shape[0], slopes.shape[3], int(smooth.sum())))
         terms, columns = table.coefficients.shape
         each = 8 * (6 * terms + 2 * slopes.shape[3] + (0 if start.shape[1] > terms else columns))
         for group, point in self._blocks(start, each):
             shape = start[group, point].shape[:2]
             ends = None if end is None else end[group, point].flatten()
             basis = table.basis(start[group, point].flatten(), ends).reshape(*shape, terms)
-            found[group] += table.contract(basis, slopes[group, point, 0].double())
+            sloped = slopes[group, point, 0].double()
+            for weight, summed in zip(rules[:, point], found, strict=True):
+                summed[group] += table.contract(basis * weight[:, None], sloped)
         if bool(smooth.all()):
             return found
-        result = start.new_zeros((*found.shape[:2], len(smooth)))
+        result = start.new_zeros((*found.shape[:3], len(smooth)))
         result[..., smooth] = found
         rest = replace(self, times=self.times[~smooth])
         result[..., ~smooth] = (
-            rest._by_cotangents(start, slopes) if end is None else rest._by_pieces(start, end, slopes)
+            rest._by_cotangents(start, slopes, rules) if end is None else rest._by_pieces(start, end, slopes)[None]
         )
         return result
 
-    def _by_cotangents(self, raw: Tensor, slopes: Tensor) -> Tensor:
+    def _by_cotangents(self, raw: Tensor, slopes: Tensor, rules: Tensor) -> Tensor:
         """The sum with the cotangent of every point written out."""
         width, features, columns = raw.shape[2], slopes.shape[3], len(self.columns)
-        result = raw.new_zeros((raw.shape[0], features, columns))
+        result = raw.new_zeros((len(rules), raw.shape[0], features, columns))
         for group, point in self._blocks(raw, 8 * width * (10 * columns + 2 * features)):
             part = raw[group, point]
             weights = self.cotangents(part.flatten(0, 1)).reshape(*part.shape[:2], columns, width)
-            result[group] += _contracted(weights, slopes[group, point])
+            for weight, summed in zip(rules[:, point], result, strict=True):
+                summed[group] += _contracted(weights * weight[:, None, None], slopes[group, point])
         return result
 
-    def _by_levels(self, raw: Tensor, slopes: Tensor) -> Tensor:
+    def _by_levels(self, raw: Tensor, slopes: Tensor, rules: Tensor) -> Tensor:
         """The sum where u has many columns: through the values at knots, on two of which each time depends."""
         features, columns, of_causes = slopes.shape[3], len(self.times), self.target.cause is not None
-        result = raw.new_zeros((raw.shape[0], features, columns))
+        result = raw.new_zeros((len(rules), raw.shape[0], features, columns))
         for group, point in self._blocks(raw, 8 * (4 * raw.shape[2] * features + 12 * columns)):
-            shape, flat = raw[group, point].shape, raw[group, point].flatten(0, 1)
-            curves = level_curves(self.head, flat, of_causes)
-            rises = level_slopes(self.head, flat, slopes[group, point].double().flatten(0, 1), of_causes)
-            rises = rises.reshape(*shape[:2], *rises.shape[1:])
-            for cause, knot, asked, weights in level_weights(curves, self.target, self.times).by_level():
-                by_point = weights.reshape(*shape[:2], -1)
-                result[group, :, asked] += rises[:, :, cause, knot].transpose(1, 2) @ by_point
+            part = raw[group, point]
+            curves = level_curves(self.head, part.flatten(0, 1), of_causes)
+            weights = level_weights(curves, self.target, self.times)
+            result[:, group] += level_sum(self.head, part, slopes[group, point], rules[:, point], weights, of_causes)
         return result
 
     def _by_pieces(self, start: Tensor, end: Tensor, slopes: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from survlens.explain.references import ReferenceSource
 
 _LINES = 24
 _WHERE = (-0.3, 0.0, 0.35, 0.65, 1.0, 1.3)
+_BLOCK = 64 * 2**20  # bytes of one block of lines: more than this only leaves the cache
+_CACHE = 2**20
 _ROUNDING = 0.1  # of the network's rounding: what contributions at many times may lose
 
 
@@ -125,7 +127,7 @@ class PathMethod:
         line = torch.arange(rows * each, device=held.device)
         return [
             (line[span] // each, line[span] % each)
-            for span in spans(len(line), rows_at_once(size, self.memory))
+            for span in spans(len(line), rows_at_once(size, min(self.memory, _BLOCK)))
             if span.stop > span.start
         ]
 
@@ -214,20 +216,23 @@ class _Means:
         return places[name], weights[row_of_item(counts[rows])]
 
     def _merge(self, name: str, places: Tensor, weights: Tensor, values: Tensor, after: Tensor) -> None:
-        """Chan's rule: means and squares of a block join those before it, without differences of large sums."""
+        """A block joins those before it, by Chan's rule: without differences of large sums."""
         index = items_of(self.ready, name)
         before, whole = (self.seen, after) if index is None else (self.seen[index], after[index])
         chosen, inside = places.unique(return_inverse=True)
-        shape = (-1, *[1] * (values.ndim - 1))
-        block = (whole - before)[chosen].reshape(shape)
-        mean = values.new_zeros((len(chosen), *values.shape[1:]))
-        mean.index_add_(0, inside, values * weights.reshape(shape)).div_(block)
-        change, share = mean - self.values[name][chosen], block / whole[chosen].reshape(shape)
-        if name in self.spread:
-            squares = (values - mean[inside]).square_() * weights.reshape(shape)
-            joint = change.square() * (before[chosen].reshape(shape) * share)
-            self.spread[name].index_add_(0, chosen, joint).index_add_(0, places, squares)
-        self.values[name].index_add_(0, chosen, change.mul_(share))
+        block = (whole - before)[chosen, None]
+        share, joined = block / whole[chosen, None], before[chosen, None] * block / whole[chosen, None]
+        mean, flat = self.values[name].flatten(1), values.flatten(1)
+        spread = self.spread[name].flatten(1) if name in self.spread else None
+        for span in spans(flat.shape[1], rows_at_once(8 * len(flat), _CACHE)):
+            part = flat[:, span]
+            own = part.new_zeros((len(chosen), part.shape[1]))
+            own.index_add_(0, inside, part * weights[:, None]).div_(block)
+            change = own - mean[chosen, span]
+            mean[:, span].index_add_(0, chosen, change * share)
+            if spread is not None:
+                squares = (part - own[inside]).square_().mul_(weights[:, None])
+                spread[:, span].index_add_(0, chosen, change.square_() * joined).index_add_(0, places, squares)
 
     def total(self, name: str) -> Tensor:
         """Sum of the contributions of a modality to each row."""

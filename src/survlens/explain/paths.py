@@ -20,14 +20,15 @@ from torch import Tensor
 from survlens.core.errors import InvalidValueError
 from survlens.core.inputs import count_key, has_bags, row_of_item, rows_of_modality, select_rows
 from survlens.core.protocols import Inputs
+from survlens.explain.first_layer import FirstLayers, first_layers
 from survlens.explain.held import HeldModel
-from survlens.explain.jacobian import raw_slopes
 from survlens.explain.memory import MEMORY, rows_at_once, spans
 from survlens.explain.outer_maps import OuterMap
 from survlens.explain.path_integral import PathIntegral
 from survlens.explain.pieces import points_between
 
 _BLOCK = 64 * 2**20  # bytes of one block of points: more than this only leaves the cache
+_FLOOR = 0.1  # the share of the last change that an estimated error is at least: a small one may be chance
 _ROUNDING = 64  # an estimated error below so many roundings of a number says nothing
 
 
@@ -36,11 +37,12 @@ class GaussLegendre:
     """Gauss-Legendre nodes on the network, twice as many until the error is small: for smooth networks.
 
     The error of n nodes is estimated by the rules before: where d is the change from n / 2 to n nodes and r its ratio
-    to the change before, r <= 1, by d r. On an analytic integrand the error falls faster.
+    to the change before, 0.1 <= r <= 1, by d r. On an analytic integrand the error falls faster.
 
     Attributes:
         nodes: Nodes of the first rule.
-        most: Nodes of the last rule; equal to `nodes` for a fixed rule, whose error is the difference to half as many.
+        most: Nodes of the last rule; equal to `nodes` for a fixed rule, whose error is the difference to the rule that
+            has every other node.
         tolerance: Estimated error, as a share of the largest contribution of a line, at which nodes are enough.
         memory: Bytes that intermediate results may take.
 
@@ -64,9 +66,7 @@ class GaussLegendre:
     ) -> list[PathIntegral]:
         """The integrals from each row of `start` to that of `end`, one result per outer map."""
         if self.nodes == self.most:
-            coarse = self._at(max(1, self.nodes // 2), held, outers, start, end, modalities)
-            fine = self._at(self.nodes, held, outers, start, end, modalities)
-            return [_with_error(each, largest_change(each, old, start)) for each, old in zip(fine, coarse, strict=True)]
+            return self._at(self.nodes, held, outers, start, end, modalities, with_error=True)
 
         def rule(nodes: int, first: Inputs, last: Inputs) -> list[PathIntegral]:
             return self._at(nodes, held, outers, first, last, modalities)
@@ -81,18 +81,22 @@ class GaussLegendre:
         start: Inputs,
         end: Inputs,
         modalities: Sequence[str],
+        *,
+        with_error: bool = False,
     ) -> list[PathIntegral]:
-        """The rule of `nodes` nodes, in blocks of lines; the errors are not estimated yet."""
+        """The rule of `nodes` nodes, in blocks of lines; where no error is asked for, it is left at 0."""
         places, weights = np.polynomial.legendre.leggauss(nodes)
         paths = rows_of_modality(start, held.modalities[0])
         where = torch.as_tensor((1 + places) / 2, device=held.device)
         scale = torch.as_tensor(weights / 2, device=held.device)
-        size = nodes * 8 * 4 * raw_width(held, start) * _numbers(start, modalities, paths)
+        layers = first_layers(held, end, modalities)
+        size = nodes * 8 * 4 * raw_width(held, start) * _numbers(start, modalities, paths, layers)
+        thinned = _every_other(nodes).to(where) if with_error else None
         parts = []
         for span in spans(paths, rows_at_once(size, min(self.memory, _BLOCK))):
             rows = torch.arange(span.start, span.stop, device=held.device)
             ends = (select_rows(start, rows), select_rows(end, rows))
-            parts.append(weighted_nodes(held, outers, *ends, modalities, where, scale))
+            parts.append(weighted_nodes(held, outers, *ends, modalities, where, scale, thinned, layers))
         return [joined([part[number] for part in parts]) for number in range(len(outers))]
 
 
@@ -107,7 +111,7 @@ def doubled(
 ) -> list[PathIntegral]:
     """Results of a rule of `fewest` nodes or cells, then twice as many on the lines whose estimated error is large.
 
-    The error is estimated by d r, where d is the last change and r <= 1 its ratio to the change before.
+    The error is estimated by d r, where d is the last change and r its ratio to the change before, in [0.1, 1].
     """
     found = rule(fewest, start, end)
     rows = torch.arange(rows_of_modality(start, held.modalities[0]), device=held.device)
@@ -120,13 +124,29 @@ def doubled(
         is_open = torch.zeros(len(rows), dtype=torch.bool, device=held.device)
         for number, (whole, fine) in enumerate(zip(found, finer, strict=True)):
             change, before = largest_change(fine, rows_of(whole, start, rows), part[0]), last[number][rows]
-            fall = torch.where(torch.isinf(before) | (before == 0), 1.0, change / before).clamp(max=1.0)
+            fall = torch.where(torch.isinf(before) | (before == 0), 1.0, change / before).clamp(_FLOOR, 1.0)
             error = change * fall
             last[number][rows] = change
             found[number] = replaced(whole, start, rows, _with_error(fine, error))
             is_open |= (error > limit * largest(fine, part[0])[:, None]).any(1)
         rows = rows[is_open]
     return found
+
+
+def _every_other(nodes: int) -> Float[Tensor, " node"]:
+    """Weights on (0, 1) of the interpolating rule that has every other Gauss-Legendre node; 0 at the nodes between.
+
+    Of a single node nothing is left, so that its error is all that it says.
+    """
+    places = np.polynomial.legendre.leggauss(nodes)[0]
+    weights = np.zeros(nodes)
+    if nodes > 1:
+        chosen = places[::2]
+        values = np.polynomial.legendre.legvander(chosen, len(chosen) - 1)
+        weights[::2] = np.linalg.solve(
+            values.T, np.eye(len(chosen))[0]
+        )  # of the Legendre polynomials only P_0 has a mean
+    return torch.from_numpy(weights)
 
 
 def weighted_nodes(
@@ -137,28 +157,35 @@ def weighted_nodes(
     modalities: Sequence[str],
     where: Float[Tensor, " node"],
     weights: Float[Tensor, " node"],
+    thinned: Float[Tensor, " node"] | None = None,
+    layers: FirstLayers | None = None,
 ) -> list[PathIntegral]:
-    """Contributions by a fixed rule with the nodes `where` in (0, 1) and `weights`; the error is left at 0."""
+    """Contributions by the nodes `where` in (0, 1) with `weights`; the error is the difference to weights `thinned`."""
+    layers = FirstLayers({}) if layers is None else layers
     paths, nodes = rows_of_modality(start, held.modalities[0]), len(where)
     path = torch.arange(paths, device=held.device).repeat_interleave(nodes)
     inside = points_between(held, start, end, path, where.repeat(paths))
-    raw, slopes = raw_slopes(held, inside, modalities)
+    raw, slopes = layers.slopes(held, inside, modalities)
     raw = raw.unflatten(0, (paths, nodes))
     values: list[dict[str, Tensor]] = [{} for _ in outers]
+    errors = [raw.new_zeros((paths, len(outer.columns)), dtype=torch.float64) for outer in outers]
+    rules = weights[None] if thinned is None else torch.stack([weights, weights - thinned])
     for name in modalities:
         slope, of_rows = slopes[name], raw
         if has_bags(start, name):
             slope = slope[_node_last(start[count_key(name)], nodes)]
             of_rows = raw[row_of_item(start[count_key(name)])]
-        shape = slope.shape[2:]
-        grouped = slope.reshape(len(of_rows), nodes, raw.shape[2], prod(shape)) * weights.to(slope)[:, None, None]
-        across = (end[name].double() - start[name].double()).reshape(len(of_rows), prod(shape), 1)
-        for found, outer in zip(values, outers, strict=True):
-            found[name] = (outer.accumulate(of_rows, grouped) * across).reshape(len(of_rows), *shape, -1)
-    return [
-        PathIntegral(found, raw.new_zeros((paths, len(outer.columns)), dtype=torch.float64))
-        for found, outer in zip(values, outers, strict=True)
-    ]
+        features = prod(slope.shape[2:])
+        grouped = slope.reshape(len(of_rows), nodes, raw.shape[2], features)
+        shape = end[name].shape
+        across = (end[name].double() - start[name].double()).reshape(len(of_rows), -1, 1)
+        for found, outer, error in zip(values, outers, errors, strict=True):
+            summed, *missed = outer.accumulate_rules(of_rows, grouped, rules)
+            found[name] = (layers.of_inputs(name, summed) * across).reshape(*shape, -1)
+            for each in missed:
+                change = layers.of_inputs(name, each.to(slope.dtype)) * across.to(slope.dtype)
+                torch.maximum(error, _by_path(start, name, change.abs_().amax(1).double(), paths), out=error)
+    return [PathIntegral(found, error) for found, error in zip(values, errors, strict=True)]
 
 
 def _node_last(counts: Int64[Tensor, " path"], nodes: int) -> Int64[Tensor, " item"]:
@@ -180,9 +207,9 @@ def tolerance_of(held: HeldModel, tolerance: float) -> float:
     return max(tolerance, _ROUNDING * torch.finfo(held.dtype).eps)
 
 
-def _numbers(inputs: Inputs, modalities: Sequence[str], paths: int) -> float:
+def _numbers(inputs: Inputs, modalities: Sequence[str], paths: int, layers: FirstLayers) -> float:
     """Numbers per line, counted with some for what the network makes of them."""
-    return 64 + sum(inputs[name].numel() for name in modalities) / max(paths, 1)
+    return 64 + sum(len(inputs[name]) * layers.width(inputs, name) for name in modalities) / max(paths, 1)
 
 
 def _by_path(start: Inputs, name: str, values: Tensor, paths: int) -> Tensor:

@@ -85,7 +85,8 @@ class Concatenation(nn.Module):
         """
         if self.widths is None:
             _refuse_missing(self.modalities, present)
-            return torch.cat([embeddings[name] for name in self.modalities], dim=1)
+            parts = [embeddings[name] for name in self.modalities]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         shown = _shown(embeddings, self.modalities, present)
         shown = _dropped(shown, self.modality_dropout) if self.training else shown
         parts = []

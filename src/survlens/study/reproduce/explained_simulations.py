@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from survlens.core.prediction import SurvivalPrediction
-from survlens.core.targets import log_hazard_rate
+from survlens.core.targets import density, log_hazard_rate
 from survlens.evaluate.accuracy import integrated_brier_score
 from survlens.evaluate.concordance import concordance_index_antolini
 from survlens.explain.gradient import Gradient
@@ -132,14 +132,14 @@ _REMARKS = (
 )
 _SIGN_TITLE = (
     f"Time at which the effect of x1 on the log-hazard changes its sign; in truth e^0.5 = {SIGN_CHANGE:.4f}. 95 % "
-    "interval over refits."
+    "interval of one fit, from the spread of refits."
 )
 _SIGN_REMARKS = (
-    "The time of the change: mean over 100 test rows of d log h(t)/dx1 at 40 times between 0.8 and 3.4, a straight "
-    "line in log t through them, its zero; then the same within a third of it to either side. In truth it is "
-    "6 log t - 3 for every row. Interval: Student's t on the log of the times of refits, each to rows drawn anew (from "
-    "the published files: to bootstrap draws of them), so that it holds the randomness of data and of fitting, but no "
-    "bias that all fits share.",
+    "The time of the change: mean over 100 test rows of d log h(t)/dx1, weighted by their density of events at t, at "
+    "40 times between 0.8 and 3.4, a straight line in log t through them, its zero; then the same within a third of it "
+    "to either side. In truth it is 6 log t - 3 for every row. Interval: the spread of refits (Student's t on the "
+    "logarithm), each to rows drawn anew (from the published files: to bootstrap draws of them), so that it holds the "
+    "randomness of data and of fitting, but no bias that all fits share.",
     "A fit that is stopped early shrinks effects towards 0, most where events are few, which moves the time of change "
     "to the left; the bias falls with the number of rows. The ranking loss of DeepHit adds one that does not fall.",
     "DeepSurv has proportional hazards: d log h/dx1 of a row is the same at all times and never changes its sign. Its "
@@ -198,18 +198,24 @@ def _error_row(name: str, method: str, found: _Explained, truth: _Explained) -> 
 def sign_change(model: SurvivalModel, covariates: Tensor) -> float:
     """Time at which the mean effect of the first feature on the log-hazard changes its sign.
 
-    The mean over rows of d log h(t)/dx1 is taken at 40 times between 0.8 and 3.4, and a straight line in log t put
-    through it by least squares; its zero, held within these times, is the middle of a window of a third to either side,
-    in which the same is done again. NaN where the line is level.
+    The mean over rows of d log h(t)/dx1, each row weighted by its density of events h(t) S(t) at that time, is taken at
+    40 times between 0.8 and 3.4, and a straight line in log t put through it by least squares; its zero, held within
+    these times, is the middle of a window of a third to either side, in which the same is done again. The weights keep
+    out rows of which nothing can be learnt at that time, since they have no events then. NaN where the line is level.
 
     Args:
         model: A fitted network.
         covariates: Rows over which the mean is taken.
     """
+    inputs = {"table": covariates}
     low, high, zero = *_AROUND, float("nan")
     for _ in range(2):
         times = torch.exp(torch.linspace(np.log(low), np.log(high), 40, dtype=torch.float64))
-        found = Gradient()(model, {"table": covariates}, times, log_hazard_rate)["table"].values[:, 0].mean(0)
+        slopes = Gradient()(model, inputs, times, log_hazard_rate)["table"].values[:, 0]
+        weights = Gradient()(model, inputs, times, density)["table"].prediction
+        if weights is None:
+            return float("nan")
+        found = (weights * slopes).sum(0) / weights.sum(0)
         slope, level = np.polyfit(times.log().numpy(), found.numpy(), 1)
         if abs(slope) < 1e-9:
             return float("nan")
@@ -219,13 +225,16 @@ def sign_change(model: SurvivalModel, covariates: Tensor) -> float:
 
 
 def change_interval(changes: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean time of change over refits, by Student's t on its logarithm.
+    """95 % interval of the time of change that one fit gives, from the spread of refits.
+
+    exp(m -/+ q s) with m and s the mean and standard deviation of the logarithms over refits and q Student's quantile:
+    the bootstrap interval by standard error, s not divided by the number of refits.
 
     Args:
         changes: Times of change of independent refits, at least 2.
     """
     logs = np.log(changes)
-    half = student.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
+    half = student.ppf(0.975, len(logs) - 1) * logs.std(ddof=1)
     return float(np.exp(logs.mean() - half)), float(np.exp(logs.mean() + half))
 
 

@@ -1,0 +1,116 @@
+"""Slopes by way of the first linear layer are the slopes by the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from survlens.core.grid import TimeGrid
+from survlens.explain.expected import GradSHAP
+from survlens.explain.first_layer import first_layers
+from survlens.explain.held import held_still
+from survlens.explain.jacobian import raw_slopes
+from survlens.explain.paths import GaussLegendre
+from survlens.explain.references import References
+from survlens.heads.logistic_hazard import LogisticHazard
+from survlens.models.survival_model import SurvivalModel
+
+WIDE = 30
+GRID = TimeGrid.equidistant(20.0, 5, "months")
+
+
+class Twice(nn.Module):
+    """Reads its input a second time, past the first layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(WIDE, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x))) + x[:, :4]
+
+
+class Shared(nn.Module):
+    """Calls its first layer twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDE, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.first(x)) * self.first(x)
+
+
+def model(encoder: nn.Module, width: int = 4) -> SurvivalModel:
+    return SurvivalModel(encoder, LogisticHazard(width, GRID)).double().eval()
+
+
+def inputs(rows: int, seed: int) -> dict[str, Tensor]:
+    return {"table": torch.randn((rows, WIDE), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)}
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDE, 4), nn.Tanh(), nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 6))
+
+
+def test_the_layer_of_a_wide_table_is_found_and_gives_its_slopes() -> None:
+    subject, x = model(plain(), 6), inputs(5, 1)
+    with held_still(subject) as held:
+        layers = first_layers(held, x, ["table"])
+        assert set(layers.of) == {"table"}
+        raw, inner = layers.slopes(held, x, ["table"])
+        assert inner["table"].shape == (5, 5, 4)
+        expected_raw, expected = raw_slopes(held, x, ["table"])
+        found = layers.of_inputs("table", inner["table"].transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(raw, expected_raw, rtol=0, atol=1e-14)
+    torch.testing.assert_close(found, expected["table"], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("encoder", [Twice, Shared, lambda: nn.Linear(WIDE, WIDE)])
+def test_no_layer_is_taken_where_the_table_enters_in_another_way(encoder: Callable[[], nn.Module]) -> None:
+    made = encoder()
+    subject = model(made, 4 if isinstance(made, Twice | Shared) else WIDE)
+    with held_still(subject) as held:
+        assert not first_layers(held, inputs(3, 1), ["table"]).of
+
+
+def test_contributions_are_those_of_a_network_whose_layer_is_not_seen() -> None:
+    class Hidden(nn.Module):
+        """The same network, without a layer that a trial could find."""
+
+        def __init__(self, inner: nn.Module):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x + 0.0)
+
+    torch.manual_seed(3)
+    seen = model(plain(), 6)
+    unseen = SurvivalModel(Hidden(seen.encoders["table"]), seen.head).eval()
+    x, references = inputs(4, 1), References.all(inputs(3, 2))
+    times = torch.linspace(1, 19, 12, dtype=torch.float64)
+    explainer = GradSHAP(references, GaussLegendre(7, 7))
+    left, right = (explainer(each, x, times)["table"] for each in (seen, unseen))
+    with held_still(unseen) as held:
+        assert not first_layers(held, x, ["table"]).of
+    torch.testing.assert_close(left.values, right.values, rtol=0, atol=1e-14)
+    torch.testing.assert_close(left.quadrature_error, right.quadrature_error, rtol=1e-6, atol=1e-14)
+    hooks = [each for module in seen.modules() for each in module._forward_hooks.values()]
+    assert hooks == []
+
+
+def test_a_fixed_rule_knows_its_error_from_every_other_node() -> None:
+    subject, x, start = model(plain(), 6), inputs(3, 4), References.all(inputs(1, 5))
+    times = torch.linspace(1, 19, 6, dtype=torch.float64)
+    truth = GradSHAP(start, GaussLegendre(100, 100))(subject, x, times)["table"].values
+    for nodes in (1, 2, 3, 6):
+        found = GradSHAP(start, GaussLegendre(nodes, nodes))(subject, x, times)["table"]
+        error = (found.values - truth).abs().amax(1)
+        assert found.quadrature_error is not None
+        assert bool((error <= found.quadrature_error + 1e-14).all())
+        if nodes == 1:
+            torch.testing.assert_close(found.quadrature_error, found.values.abs().amax(1))
