@@ -60,7 +60,7 @@ def test_the_python_of_a_page_runs(page: str, said: str) -> None:
 
 def test_every_python_block_is_one_that_a_test_runs() -> None:
     run = {"README", "getting_started", "migration", "extending", "families", "cox_inference", "multimodal"}
-    run |= {"radiomics"}
+    run |= {"radiomics", "transfer"}
     assert {page.stem for page in PAGES if _blocks(page, "python")} == run
 
 

@@ -6,7 +6,14 @@ import torch
 
 from survlens.core.errors import InvalidTypeError, InvalidValueError
 from survlens.core.pair_counts import pair_counts
-from survlens.data.simulate.phantom import LoadEffect, Organ, PhantomStudy, phantom_survival
+from survlens.data.simulate.phantom import (
+    LoadEffect,
+    Organ,
+    PhantomStudy,
+    drawn_phantoms,
+    phantom_outcome,
+    phantom_survival,
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +86,55 @@ def test_an_effect_given_as_a_word_is_refused():
 
 def test_the_true_hazard_orders_patients(study):
     assert 0.7 < pair_counts(study.log_hazard, study.outcome).concordance < 0.85
+
+
+def test_the_size_of_the_liver_does_not_predict_and_is_drawn_apart_from_the_load():
+    drawn = phantom_survival(1200, size=12)
+    standard = drawn.liver.argsort().argsort()
+    # Standard errors are about 0.03 of a correlation and 0.012 of a concordance.
+    assert abs(np.corrcoef(standard, drawn.load.argsort().argsort())[0, 1]) < 0.09
+    assert abs(pair_counts(drawn.liver, drawn.outcome).concordance - 0.5) < 0.036
+    oracle = pair_counts(drawn.log_hazard, drawn.outcome).concordance
+    alone = [pair_counts(column, drawn.outcome).concordance for column in drawn.covariates.T]
+    assert oracle > max(alone) + 0.02 > 0.66
+
+
+def test_an_effect_that_wears_off_is_strong_early_and_gone_late():
+    drawn = phantom_survival(1500, size=12, effect=LoadEffect.WEARS_OFF, censored=0.0)
+    load, time = drawn.covariates[:, 0], drawn.outcome.time.numpy()
+    truth = drawn.truth.predict(torch.from_numpy(drawn.covariates), torch.tensor([1.0, 12.0, 30.0])).log_hazard_rate
+    assert truth is not None
+    slope = [np.polyfit(load, column - 0.5 * drawn.covariates[:, 1], 1)[0] for column in truth.numpy().T]
+    np.testing.assert_allclose(slope, 1.2 - 0.35 * np.log([1, 12, 30]), atol=1e-9)
+    # Of those who die at one time against those who live on: the load tells them apart early, hardly later.
+    gaps = []
+    for low, high in ((0.0, 3.0), (14.0, 40.0)):
+        ended, after = (time > low) & (time <= high), time > high
+        gaps.append(load[ended].mean() - load[after].mean())
+    assert gaps[0] > 0.5 > gaps[1]
+
+
+def test_volumes_vary_in_noise_contrast_spacing_and_pose():
+    there = list(drawn_phantoms(12, size=32))
+    noise = [each.volume[:2, :2].std() for each in there]
+    assert max(noise) > 1.5 * min(noise)
+    inside = [np.median(each.volume[each.labels == Organ.LIVER.value]) for each in there]
+    assert np.ptp(inside) > 20
+    assert (np.ptp([each.spacing for each in there], axis=0) / there[0].spacing > 0.04).all()
+    middle = np.array([np.argwhere(each.labels == Organ.LIVER.value).mean(0) * each.spacing for each in there])
+    assert (middle.std(0) > 2).all()
+    # Turned: the spine does not run straight up.
+    lean = []
+    for each in there:
+        spine = each.labels == Organ.SPINE.value
+        ends = [np.argwhere(spine[:, :, k])[:, :2].mean(0) * each.spacing[:2] for k in (2, -3)]
+        lean.append(ends[1] - ends[0])
+    assert (np.std(lean, axis=0) > 4).all()
+
+
+def test_a_cohort_drawn_one_by_one_is_the_study(study):
+    first = next(drawn_phantoms(300, size=16))
+    assert np.array_equal(first.volume, study.volumes[0, 0])
+    assert np.array_equal(first.affine, study.affine(0))
+    again = phantom_outcome(study.load, study.age)
+    assert np.array_equal(again.time.numpy(), study.outcome.time.numpy())

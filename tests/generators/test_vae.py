@@ -80,9 +80,9 @@ def test_image_of_another_size_is_refused_and_named():
         build((1, 8, 8)).encode(torch.zeros(1, 1, 9, 8))
 
 
-def test_sides_that_cannot_be_doubled_are_refused():
-    with pytest.raises(InvalidValueError, match="multiples of 4"):
-        ResidualDecoder(2, (1, 10, 8), (8, 4))
+@pytest.mark.parametrize("sides", [(10, 8), (5, 7), (9, 4, 6)])
+def test_decoder_draws_sides_that_are_no_multiple_of_its_doublings(sides):
+    assert ResidualDecoder(2, (1, *sides), (8, 4))(torch.randn(3, 2)).shape == (3, 1, *sides)
 
 
 def test_masks_must_leave_an_image():

@@ -9,6 +9,7 @@ from report.explanations_over_time import SECRET, check, write_over_time
 from survlens.artifacts.attribution_files import read_attributions, write_attributions
 from survlens.core.errors import CorruptFileError
 from survlens.core.score import Category, Direction
+from survlens.report import document
 from survlens.report.blocks import Bullets, Paragraph, Plot, Table
 from survlens.report.content import read_content
 from survlens.report.document import write_report
@@ -23,10 +24,25 @@ def home(run_folder):
 
 
 @pytest.fixture(scope="module")
-def section(tmp_path_factory, write_run):
+def explained(tmp_path_factory, write_run):
+    """A run with one explanation of pictures and a table, and a smaller one of a table; do not change it."""
     folder = write_run(tmp_path_factory.mktemp("section") / "run")
-    write_over_time(folder / "explanations" / "fused" / "over_time" / "gradshap-survival")
-    return explanations_over_time(read_content(folder))
+    home = folder / "explanations" / "fused" / "over_time"
+    write_over_time(home / "gradshap-survival")
+    write_over_time(home / "second", patients=8, image=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(explained):
+    return explanations_over_time(read_content(explained))
+
+
+@pytest.fixture(scope="module")
+def section(both):
+    """The first explanation alone: what stands before the second is told."""
+    starts = [place for place, block in enumerate(both.blocks) if getattr(block, "text", "").startswith("Explanation ")]
+    return replace(both, blocks=both.blocks[: starts[1]])
 
 
 def said(section):
@@ -70,7 +86,10 @@ def test_checks_stand_before_the_pictures_with_their_verdicts(section):
     assert "Read the pictures with doubt" in said(section)
 
 
-def test_page_holds_the_section_and_no_name_of_a_patient(run_folder, home):
+def test_page_holds_the_section_and_no_name_of_a_patient(run_folder, home, section, monkeypatch):
+    """The section is drawn once for this module; the other sections of the page are none of its business."""
+    assert document._SECTIONS.count(explanations_over_time) == 1
+    monkeypatch.setattr(document, "_SECTIONS", (lambda content: section,))
     page = write_report(run_folder).read_text(encoding="utf-8")
     assert '<section id="over-time">' in page
     assert SECRET not in page
@@ -125,22 +144,16 @@ def test_unfinished_explanations_are_said(run_folder, home):
     assert "Not finished, so not shown: CoxVAE + table, gradshap-survival" in words
 
 
-def test_a_table_alone_is_shown_without_maps(run_folder):
-    write_over_time(run_folder / "explanations" / "fused" / "over_time" / "a", patients=8, image=False)
-    section = explanations_over_time(read_content(run_folder))
-    names = [block.name for block in section.blocks if isinstance(block, Plot)]
-    assert "over-time-1-curves-2" in names
-    assert not any("image" in name or "swarm" in name for name in names)
+def test_a_table_alone_is_shown_without_maps(both):
+    names = [block.name for block in both.blocks if isinstance(block, Plot)]
+    assert "over-time-2-curves-2" in names
+    assert not any("image" in name or "swarm" in name for name in names if name.startswith("over-time-2-"))
 
 
-def test_two_explanations_have_their_own_pictures(run_folder):
-    home = run_folder / "explanations" / "fused" / "over_time"
-    for name in ("first", "second"):
-        write_over_time(home / name, patients=8, image=False)
-    section = explanations_over_time(read_content(run_folder))
-    names = [block.name for block in section.blocks if isinstance(block, Plot)]
+def test_two_explanations_have_their_own_pictures(both):
+    names = [block.name for block in both.blocks if isinstance(block, Plot)]
     assert len(names) == len(set(names))
-    assert any(name.startswith("over-time-2-") for name in names)
+    assert {name[: len("over-time-1-")] for name in names} == {"over-time-1-", "over-time-2-"}
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from survlens.cli.group import traceback_option
 from survlens.cli.run import run_file
+from survlens.cli.screen import say
+
+if TYPE_CHECKING:
+    from survlens.artifacts.run_folder import RunFolder
 
 
 @click.command()
@@ -25,4 +30,12 @@ def demo(out: Path, seed: int, quick: bool, overwrite: bool) -> None:
         return write_demo(folder, seed=seed, quick=quick)
 
     made_by = f"survlens demo --seed {seed}{' --quick' if quick else ''}"
-    run_file(out, write, made_by=made_by, overwrite=overwrite)
+    run_file(out, write, made_by=made_by, overwrite=overwrite, explain=_explain)
+
+
+def _explain(home: RunFolder) -> None:
+    from survlens.cli.explain import progress
+    from survlens.study.demo import demo_explanation
+    from survlens.study.explaining import explain_patients
+
+    explain_patients(home, demo_explanation(), count=progress, tell=say)

@@ -93,14 +93,14 @@ def explain(
     )  # fmt: skip
     with told_warnings(), resumable("the same command"):
         home = explain_patients(
-            RunFolder.open(run), settings, study=study, overwrite=overwrite, count=_progress, tell=say
+            RunFolder.open(run), settings, study=study, overwrite=overwrite, count=progress, tell=say
         )
         say(f"wrote {home}")
         say(f"show it with: survlens report {run}")
 
 
 @contextmanager
-def _progress(name: str, patients: int) -> Iterator:
+def progress(name: str, patients: int) -> Iterator:
     """Shows how many patients are explained: a bar on a terminal, a line for each block elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

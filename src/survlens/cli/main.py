@@ -11,10 +11,12 @@ from survlens.cli.evaluate import evaluate
 from survlens.cli.explain import explain
 from survlens.cli.export import export
 from survlens.cli.group import VerbGroup, traceback_option
+from survlens.cli.import_scans import import_group
 from survlens.cli.init import init
 from survlens.cli.report import report
 from survlens.cli.reproduce import reproduce
 from survlens.cli.run import run
+from survlens.cli.simulate import simulate
 
 
 @click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,5 +29,5 @@ def main() -> None:
     """
 
 
-for _verb in (init, check, run, evaluate, explain, report, export, demo, reproduce):
+for _verb in (init, check, run, evaluate, explain, report, export, demo, import_group, simulate, reproduce):
     main.add_command(_verb)

@@ -7,7 +7,10 @@ from pathlib import Path
 import click
 
 from survlens.cli.group import traceback_option
+from survlens.cli.reproduce_cnn_survival import cnn_survival
 from survlens.cli.reproduce_explanations import COMMANDS
+from survlens.cli.reproduce_phantoms import phantom_explanations
+from survlens.cli.reproduce_scans import coxvae
 from survlens.cli.run import run_file
 from survlens.cli.screen import say, show_table
 
@@ -31,6 +34,9 @@ def reproduce() -> None:
 
 for command in COMMANDS:
     reproduce.add_command(command)
+reproduce.add_command(cnn_survival)
+reproduce.add_command(coxvae)
+reproduce.add_command(phantom_explanations)
 
 
 @reproduce.command("surv-mnist")

@@ -77,14 +77,16 @@ def resumable(again: str) -> Iterator[None]:
         raise KeyboardInterrupt(f"interrupted. {kept} Go on with {again}.") from error
 
 
-def finish(home) -> None:  # noqa: ANN001
-    """Evaluates, explains and reports a run."""
+def finish(home, explain: Callable | None = None) -> None:  # noqa: ANN001
+    """Evaluates, explains and reports a run; `explain` adds explanations over time before the report."""
     from survlens.study.evaluate import evaluate_run
     from survlens.study.explain import explain_run
     from survlens.study.report import report_run
 
     evaluate_run(home)
     explain_run(home)
+    if explain is not None:
+        explain(home)
     say(f"wrote {report_run(home)}")
 
 
@@ -115,7 +117,14 @@ def count(name: str, fits: int) -> Iterator:
         yield lambda done, said: bar.update(task, completed=done, said=said)
 
 
-def run_file(out: Path, write: Callable[[Path], Path], *, made_by: str, overwrite: bool = False) -> None:
+def run_file(
+    out: Path,
+    write: Callable[[Path], Path],
+    *,
+    made_by: str,
+    overwrite: bool = False,
+    explain: Callable | None = None,
+) -> None:
     """Writes data and a study file into a run folder, and runs it; one that was interrupted goes on.
 
     Args:
@@ -123,6 +132,7 @@ def run_file(out: Path, write: Callable[[Path], Path], *, made_by: str, overwrit
         write: Writes data and study file into the folder it is given, and returns the latter.
         made_by: The command with its settings, first line of the study file: another one is refused in its folder.
         overwrite: Replace the run that stands there.
+        explain: Writes explanations over time into the finished run.
     """
     mark, stands = _MADE_BY + made_by, _first_line(out / "study.toml")
     if stands is not None and stands != mark and not overwrite:
@@ -145,7 +155,7 @@ def run_file(out: Path, write: Callable[[Path], Path], *, made_by: str, overwrit
             write_text(file, f"{mark}\n{read_text(file)}")
         prepared = prepare(read_study(home.study))
         run_study(prepared, home, text=read_text(home.study), watch=watch, count=count, resume=begun, tell=say)
-        finish(home)
+        finish(home, explain)
     metrics = read_json(home.metrics)
     rows = summary_rows(metrics)
     show_table(metrics["scored_on"], ("model", "concordance", "integrated Brier", "integrated IPA"), rows)

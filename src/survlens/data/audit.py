@@ -20,6 +20,7 @@ from survlens.data.image_checks import image_findings
 from survlens.data.outcome_checks import RawOutcome, cohort_findings, event_findings, patient_findings, time_findings
 from survlens.data.raster import Reader
 from survlens.data.risk_set_checks import risk_set_findings
+from survlens.data.scan_rows import scan_findings
 from survlens.data.schema import CohortSchema
 
 
@@ -51,7 +52,9 @@ def audit(
         return AuditReport(tuple(found), _counts(None))
     raw = RawOutcome.of(frame, schema)
     found += _table_findings(frame, schema, raw, splits_column or schema.split)
-    for column in (schema.image, schema.mask):
+    if schema.has_scans and (schema.scan is None or schema.scan in frame):
+        found += scan_findings(frame, schema, raw.patient, root=root)
+    for column in () if schema.has_scans else (schema.image, schema.mask):
         if column is not None and column in frame:
             seen = image_findings(frame, column, raw.patient, root=root, reader=reader)
             # Two patients may well have the same (empty) mask: only reading it is checked.

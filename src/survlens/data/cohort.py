@@ -23,6 +23,7 @@ from survlens.data.frames import (
     references,
 )
 from survlens.data.raster import ArrayImage, ImageReference, Reader
+from survlens.data.scan_rows import ScanImage, scan_rows
 from survlens.data.schema import CohortSchema as CohortSchema
 from survlens.data.schema import ZeroTimes as ZeroTimes
 from survlens.data.table import Covariate, CovariateKind, outcome_from, read_table
@@ -38,7 +39,7 @@ class Cohort:
         outcome: What was observed.
         table: The covariates, one column each: float64 with NaN, or text with None.
         covariates: What the columns of `table` are.
-        images: One reference per row, or None.
+        images: One reference per row, all to pictures or all to scans; or None.
         masks: One reference per row, or None.
         groups: Further columns by which rows are split or counted: site, date, split and the columns kept.
 
@@ -51,7 +52,7 @@ class Cohort:
     outcome: SurvivalOutcome
     table: pd.DataFrame
     covariates: tuple[Covariate, ...]
-    images: tuple[ImageReference, ...] | None
+    images: tuple[ImageReference | ScanImage, ...] | None
     masks: tuple[ImageReference, ...] | None
     groups: pd.DataFrame
 
@@ -92,16 +93,18 @@ class Cohort:
         table, covariates = covariate_columns(frame, schema, rows)
         optional = optional_outcome(frame, schema, rows)
         check_optional(optional, time[keep], schema, rows)
-        return cls(
-            instance,
-            patient,
-            SurvivalOutcome.from_arrays(time[keep], event[keep], schema.unit, **optional),
-            table,
-            covariates,
-            references(frame, schema.image, rows, root, reader),
-            references(frame, schema.mask, rows, root, reader),
-            groups_of(frame, schema),
-        )
+        outcome = SurvivalOutcome.from_arrays(time[keep], event[keep], schema.unit, **optional)
+        groups = groups_of(frame, schema)
+        if not schema.has_scans:
+            images = references(frame, schema.image, rows, root, reader)
+            masks = references(frame, schema.mask, rows, root, reader)
+            return cls(instance, patient, outcome, table, covariates, images, masks, groups)
+        places, scans = scan_rows(frame, schema, rows, root)
+        if schema.scans is not None and schema.scans.slices > 1:
+            names = [f"{instance[row]}/{scan.rank + 1}" for row, scan in zip(places, scans, strict=True)]
+            instance = np.array(names, dtype=object)
+        table, groups = (part.iloc[places].reset_index(drop=True) for part in (table, groups))
+        return cls(instance, patient[places], outcome[places], table, covariates, scans, None, groups)
 
     @classmethod
     def from_csv(cls, path: str | Path, schema: CohortSchema, *, root: str | Path | None = None) -> Cohort:

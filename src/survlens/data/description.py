@@ -100,6 +100,7 @@ def flow(
     read = _step("read", owner, event)
     kept = _step("used", cohort.patient, cohort.outcome.numpy()[1] > 0)
     dropped = {name: read[name] - kept[name] for name in ("instances", "patients", "events")}
+    dropped["instances"] = max(dropped["instances"], dropped["patients"])  # slices of a scan are rows of their own
     steps = [read, *([{"step": "left out (time 0)"} | dropped] if dropped["instances"] else []), kept]
     for name, rows in (parts or {}).items():
         steps.append(_step(name, cohort.patient[rows], cohort.outcome.numpy()[1][rows] > 0))

@@ -8,60 +8,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from survlens.core.errors import CorruptFileError, DataError, MissingDependencyError
+from survlens.core.errors import CorruptFileError, DataError
+from survlens.data.dicom_headers import Slice, pydicom_module, quiet, read_header
 from survlens.data.geometry import Volume
+from survlens.data.pet import UptakeFacts, uptake_factor
 
 MOST_VOXELS = 1_500_000_000
 """A series of more voxels is refused before anything is decoded."""
 _UNEVEN = 0.01  # share by which the distance of slices may differ
 _TILT = 1e-3  # shear, as a share of the distance of slices
+_AT_ONE_PLACE = 1e-3  # millimetres
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_TAGS = (
-    "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "Rows", "Columns", "RescaleSlope", "RescaleIntercept", "PhotometricInterpretation",
-    "GantryDetectorTilt", "BurnedInAnnotation",
-)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """What is kept of a file's header.
+class SeriesFault(Enum):
+    """Why slices do not make a regular volume."""
 
-    Attributes:
-        path: Where the file is.
-        series: Identifier of the series; used for grouping only.
-        instance: Identifier of the image; contours refer to it.
-        modality: "CT", "MR" ...
-        position: Place of the first pixel's centre, DICOM coordinates (LPS).
-        rows: Direction in which the row index rises.
-        columns: Direction in which the column index rises.
-        spacing: Millimetres between rows and between columns.
-        shape: Rows and columns.
-        tilt: Tilt of the gantry in degrees, as the header has it.
-        burned_in: Whether the header says that text is burned into the picture.
-    """
-
-    path: Path
-    series: str
-    instance: str
-    modality: str
-    position: tuple[float, ...]
-    rows: tuple[float, ...]
-    columns: tuple[float, ...]
-    spacing: tuple[float, ...]
-    shape: tuple[int, int]
-    tilt: float
-    burned_in: bool
-
-    @property
-    def normal(self) -> np.ndarray:
-        """Direction of the slices: along a row times down a column."""
-        return np.cross(self.columns, self.rows)
+    DUPLICATE = "slices-duplicate"
+    MISSING = "slices-missing"
+    UNEVEN = "slices-uneven"
+    TILT = "gantry-tilt"
+    MIXED_RESCALE = "units-mixed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,79 +53,64 @@ class Series:
         return np.array([np.dot(each.position, self.slices[0].normal) for each in self.slices])
 
     @property
+    def gap(self) -> float:
+        """The usual distance of neighbouring slices in millimetres; 0 where there is none."""
+        gaps = np.diff(self.places)
+        gaps = gaps[gaps >= _AT_ONE_PLACE]
+        return float(np.median(gaps)) if len(gaps) else 0.0
+
+    @property
     def affine(self) -> np.ndarray:
         """Voxel (row, column, slice) to world, RAS+.
 
         Raises:
             DataError: If there is one slice only.
         """
+        return self.on_grid(len(self.slices))
+
+    def on_grid(self, depth: int) -> np.ndarray:
+        """Voxel to world where `depth` slices stand from the first place to the last.
+
+        Raises:
+            DataError: If there is one slice only.
+        """
         first, last = self.slices[0], self.slices[-1]
-        if len(self.slices) < 2:
-            raise DataError(f"{first.path.name} must have neighbours to be a volume; got a series of one slice.")
+        if depth < 2:
+            raise DataError(f"{first.name} must have neighbours to be a volume; got a series of one slice.")
         matrix = np.eye(4)
         matrix[:3, 0] = np.array(first.rows) * first.spacing[0]
         matrix[:3, 1] = np.array(first.columns) * first.spacing[1]
-        matrix[:3, 2] = (np.array(last.position) - np.array(first.position)) / (len(self.slices) - 1)
+        matrix[:3, 2] = (np.array(last.position) - np.array(first.position)) / (depth - 1)
         matrix[:3, 3] = first.position
         return LPS_TO_RAS @ matrix
 
     def faults(self) -> tuple[str, ...]:
         """What is wrong with the series as a volume, in words; empty where nothing is."""
-        found, first = [], self.slices[0]
-        gaps = np.diff(self.places)
-        if len(gaps) and (gaps < 1e-3).any():
-            found.append(f"{int((gaps < 1e-3).sum())} slices stand at a place that another has")
-        gaps = gaps[gaps >= 1e-3]
-        usual = float(np.median(gaps)) if len(gaps) else 0.0
+        return tuple(self.found_faults().values())
+
+    def found_faults(self) -> dict[SeriesFault, str]:
+        """What is wrong with the series as a volume: kind and words."""
+        found, first = {}, self.slices[0]
+        gaps, usual = np.diff(self.places), self.gap
+        same = gaps < _AT_ONE_PLACE
+        if same.any():
+            found[SeriesFault.DUPLICATE] = f"{int(same.sum())} slices stand at a place that another has"
+        gaps = gaps[~same]
         if len(gaps) and np.abs(gaps - usual).max() > _UNEVEN * usual:
             missing = int(np.maximum(np.rint(gaps / usual) - 1, 0).sum())
-            found.append(
-                f"{missing} slices of {usual:g} mm are missing" if missing else
-                f"slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart"
-            )  # fmt: skip
+            if missing:
+                found[SeriesFault.MISSING] = f"{missing} slices of {usual:g} mm are missing"
+            else:
+                found[SeriesFault.UNEVEN] = f"slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart"
         away = np.array([each.position for each in self.slices]) - np.array(first.position)
         sideways = away - np.outer(away @ first.normal, first.normal)
         reach = max(float(np.ptp(self.places)), 1e-9)
         if abs(first.tilt) > 0.1 or np.linalg.norm(sideways, axis=1).max() > max(_TILT * reach, 0.01):
-            found.append(f"the gantry is tilted (header: {first.tilt:g} degrees)")
-        return tuple(found)
-
-
-def read_header(path: Path) -> Slice | None:
-    """The header of one file; None for a DICOM file that is no slice of a volume (a structure set, a report).
-
-    Raises:
-        CorruptFileError: If the file is no DICOM file, or lacks what places a slice.
-    """
-    pydicom = _pydicom()
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-        if not header.get("Rows") or "ImagePositionPatient" not in header:
-            if str(header.get("Modality", "")) in {"CT", "MR", "PT"}:
-                raise CorruptFileError(
-                    f"{path.name} must say where its slice lies (ImagePositionPatient); it does not."
-                )
-            return None
-        orientation = [float(value) for value in header.ImageOrientationPatient]
-        if len(orientation) != 6 or len(header.ImagePositionPatient) != 3 or len(header.PixelSpacing) != 2:
-            raise CorruptFileError(f"{path.name} must have a place, an orientation and a spacing; they are incomplete.")
-        return Slice(
-            path=path,
-            series=str(header.get("SeriesInstanceUID", "")),
-            instance=str(header.get("SOPInstanceUID", "")),
-            modality=str(header.get("Modality", "")),
-            position=tuple(float(value) for value in header.ImagePositionPatient),
-            columns=tuple(orientation[:3]),
-            rows=tuple(orientation[3:]),
-            spacing=tuple(float(value) for value in header.PixelSpacing),
-            shape=(int(header.Rows), int(header.Columns)),
-            tilt=float(header.get("GantryDetectorTilt") or 0.0),
-            burned_in=str(header.get("BurnedInAnnotation", "")).upper() == "YES",
-        )
-    except CorruptFileError:
-        raise
-    except Exception as err:
-        raise CorruptFileError(f"{path.name} must be a DICOM file; it cannot be read. Export it again.") from err
+            found[SeriesFault.TILT] = f"the gantry is tilted (header: {first.tilt:g} degrees)"
+        unlike = {(each.rescaled, each.inverted) for each in self.slices}
+        if len(unlike) > 1:
+            found[SeriesFault.MIXED_RESCALE] = "some slices are rescaled or inverted and others are not"
+        return found
 
 
 def series_of(paths: Iterable[Path]) -> tuple[Series, ...]:
@@ -162,13 +119,15 @@ def series_of(paths: Iterable[Path]) -> tuple[Series, ...]:
     Raises:
         CorruptFileError: If a file cannot be read.
     """
+    return grouped(each for path in sorted(paths) if (each := read_header(path)) is not None)
+
+
+def grouped(slices: Iterable[Slice]) -> tuple[Series, ...]:
+    """Slices by identifier, orientation, spacing and size, each group in the order of place; the longest first."""
     groups: dict[tuple, list[Slice]] = {}
-    for path in sorted(paths):
-        header = read_header(path)
-        if header is None:
-            continue
-        place = tuple(np.round(header.rows + header.columns, 4).tolist()) + tuple(np.round(header.spacing, 4).tolist())
-        groups.setdefault((header.series, place, header.shape), []).append(header)
+    for each in slices:
+        place = tuple(np.round(each.rows + each.columns, 4).tolist()) + tuple(np.round(each.spacing, 4).tolist())
+        groups.setdefault((each.series, place, each.shape), []).append(each)
     found = []
     for members in groups.values():
         normal = members[0].normal
@@ -199,70 +158,93 @@ def one_series(paths: Iterable[Path], series: str | None = None) -> Series:
     )
 
 
-def read_volume(series: Series) -> Volume:
+def read_volume(series: Series, *, fill_missing: bool = False) -> Volume:
     """The voxels of a series in the order of their place, each slice by its own rescale slope and intercept.
 
-    CT is in Hounsfield units; where a file has no rescaling, as MR, values are as stored and the unit is "arbitrary".
-    MONOCHROME1, where white is low, is turned round after the rescaling.
+    CT is in Hounsfield units and PET in standardised uptake values; where a file has no rescaling, as MR, values are as
+    stored and the unit is "arbitrary". MONOCHROME1, where white is low, is turned round after the rescaling, within the
+    range of the series; its unit is "arbitrary" too.
+
+    Args:
+        series: The slices.
+        fill_missing: Puts slices that are missing or unevenly placed on a regular grid, by linear interpolation between
+            neighbours, instead of refusing the series.
 
     Raises:
-        DataError: If the series has faults (slices missing, doubled or tilted).
+        DataError: If the series has faults (slices missing, doubled or tilted), or PET lacks what uptake values need.
         CorruptFileError: If the pixels of a file cannot be read.
     """
-    faults = series.faults()
+    faults = series.found_faults()
+    if fill_missing:
+        faults = {kind: words for kind, words in faults.items() if kind not in _FILLED}
     if faults:
-        raise DataError(f"the {series.modality} series must be a regular volume; {'; '.join(faults)}.")
-    shape = (*series.slices[0].shape, len(series.slices))
+        raise DataError(f"the {series.modality} series must be a regular volume; {'; '.join(faults.values())}.")
+    places = series.places
+    depth = int(np.rint(np.ptp(places) / series.gap)) + 1 if fill_missing and series.gap else len(places)
+    if depth > 2 * len(places):
+        raise DataError(f"{depth - len(places)} slices of {depth} are missing, too many to fill. Export it again.")
+    shape = (*series.slices[0].shape, depth)
     if int(np.prod(shape, dtype=np.int64)) > MOST_VOXELS:
         raise DataError(f"a volume must have at most {MOST_VOXELS:,} voxels; got {shape}. Crop or resample it first.")
-    affine = series.affine
-    values, rescaled = np.empty(shape, np.float32), False
-    for place, each in enumerate(series.slices):
-        values[:, :, place], known = _pixels(each)
-        rescaled = rescaled or known
-    unit = "HU" if rescaled and series.modality == "CT" else "arbitrary"
+    affine = series.on_grid(depth)
+    first, facts = _pixels(series.slices[0])
+    values, uptake = np.empty((*first.shape, len(places)), np.float32), [facts]
+    values[:, :, 0] = first
+    for place, each in enumerate(series.slices[1:], 1):
+        values[:, :, place], facts = _pixels(each)
+        uptake.append(facts)
+    if depth != len(places) or (fill_missing and SeriesFault.UNEVEN in series.found_faults()):
+        values = _filled(values, places, depth)
+    unit = "HU" if series.slices[0].rescaled and series.modality == "CT" else "arbitrary"
+    if series.modality == "PT":
+        values *= np.float32(uptake_factor(uptake, "the PET series"))
+        unit = "SUV"
+    if series.slices[0].inverted:
+        values, unit = values.max() + values.min() - values, "arbitrary"
     return Volume(values, affine, unit)
 
 
-def _pixels(each: Slice) -> tuple[np.ndarray, bool]:
-    pydicom = _pydicom()
+_FILLED = {SeriesFault.MISSING, SeriesFault.UNEVEN}
+
+
+def _filled(values: np.ndarray, places: np.ndarray, depth: int) -> np.ndarray:
+    wanted = np.linspace(places[0], places[-1], depth)
+    after = np.clip(np.searchsorted(places, wanted), 1, len(places) - 1)
+    share = ((wanted - places[after - 1]) / (places[after] - places[after - 1])).astype(np.float32)
+    return values[:, :, after - 1] * (1 - share) + values[:, :, after] * share
+
+
+def _pixels(each: Slice) -> tuple[np.ndarray, UptakeFacts]:
+    pydicom = pydicom_module()
     try:
-        whole = pydicom.dcmread(each.path)
-        stored = whole.pixel_array
-        slope, intercept = whole.get("RescaleSlope"), whole.get("RescaleIntercept")
-        inverted = str(whole.get("PhotometricInterpretation", "")) == "MONOCHROME1"
+        with quiet():
+            whole = pydicom.dcmread(each.path)
+            facts = UptakeFacts.of(whole)
+            stored = whole.pixel_array
     except Exception as err:
         raise CorruptFileError(
-            f"{each.path.name} must hold readable pixels; they cannot be decoded. Export it again, uncompressed."
-        ) from err
+            f"{each.name} must hold readable pixels; they cannot be decoded ({type(err).__name__}). Export it again, "
+            "uncompressed."
+        ) from None
     if stored.shape != each.shape:
-        raise CorruptFileError(f"{each.path.name} must hold one grey slice of {each.shape}; got {stored.shape}.")
+        raise CorruptFileError(f"{each.name} must hold one grey slice of {each.shape}; got {stored.shape}.")
     values = stored.astype(np.float64)
-    known = slope is not None and intercept is not None
-    if slope is not None and intercept is not None:
-        values = values * float(slope) + float(intercept)
-    if inverted:
-        values = values.max() + values.min() - values
-    return values.astype(np.float32), known
+    if each.slope is not None and each.intercept is not None:
+        values = values * each.slope + each.intercept
+    if not np.isfinite(values).all():
+        raise CorruptFileError(f"{each.name} must hold finite pixels; some are not. Export it again.")
+    return values.astype(np.float32), facts
 
 
 def dicom_files(folder: Path) -> Sequence[Path]:
     """Files of a folder and its subfolders that may be DICOM files, by their preamble or name."""
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and _may_be_dicom(path)]
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and may_be_dicom(path)]
 
 
-def _may_be_dicom(path: Path) -> bool:
-    if path.suffix.lower() in {".dcm", ".ima"}:
-        return True
+def may_be_dicom(path: Path) -> bool:
+    """Whether name or first bytes say that a file is a DICOM file, sound or broken."""
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _pydicom() -> Any:
-    try:
-        import pydicom
-    except ImportError as err:
-        raise MissingDependencyError(
-            "Reading DICOM needs pydicom; it is not installed. Run: pip install survlens[imaging]"
-        ) from err
-    return pydicom
+        start = file.read(132)
+    if path.suffix.lower() in {".dcm", ".ima"} or start[128:] == b"DICM":
+        return True
+    return not path.suffix and start[:2] in (b"\x08\0", b"\0\x08", b"\x02\0") and start[4:6].isalpha()

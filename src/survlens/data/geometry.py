@@ -133,7 +133,7 @@ class Volume:
             shift,  # pyright: ignore[reportArgumentType]
             output_shape=tuple(new.tolist()),
             order=order,
-            mode="constant",
+            mode="grid-constant",  # "constant" would drop what lies within half a voxel of the border
             cval=outside,
         )
         matrix = self.affine.copy()
@@ -152,7 +152,7 @@ class Volume:
             between[:3, 3],  # pyright: ignore[reportArgumentType]
             output_shape=other.values.shape,
             order=order,
-            mode="constant",
+            mode="grid-constant",  # "constant" would drop what lies within half a voxel of the border
             cval=fill,
         )
         return Volume(values, other.affine, self.unit)

@@ -95,7 +95,7 @@ class ImageCache:
         self._cache = torch.empty((kept, *self._shape), dtype=torch.float32)
         self._cached = np.zeros(kept, dtype=bool)
 
-    def at(self, rows: np.ndarray) -> Float32[Tensor, "item channel height width"]:
+    def at(self, rows: np.ndarray) -> Float32[Tensor, "item channel *space"]:
         """Images of some rows, counted from 0."""
         for row in rows[rows < len(self._cached)]:
             if not self._cached[row]:

@@ -21,6 +21,8 @@ from survlens.data.encoding import ColumnEncoding, encoding_from_json, encoding_
 from survlens.data.pixels import Channels as Channels
 from survlens.data.pixels import ImageEncoding
 from survlens.data.pixels import ImageScaling as ImageScaling
+from survlens.data.raster import ImageReference
+from survlens.data.scan_rows import ScanEncoding, ScanImage
 
 
 class Unseen(Enum):
@@ -70,12 +72,12 @@ class Preprocessing:
 
     Attributes:
         columns: Encoding of each covariate.
-        image: Encoding of the images, or None.
+        image: Encoding of the images or scans, or None.
         settings: What was asked for.
     """
 
     columns: tuple[ColumnEncoding, ...]
-    image: ImageEncoding | None
+    image: ImageEncoding | ScanEncoding | None
     settings: PreprocessingSettings
 
     @staticmethod
@@ -94,12 +96,7 @@ class Preprocessing:
             fit_encoding(covariate, column_of(cohort.table, covariate.name), scale=settings.scale_table)
             for covariate in cohort.covariates
         )
-        image = None
-        if cohort.images is not None:
-            image = ImageEncoding.fit(
-                cohort.images, size=settings.size, channels=settings.channels, scaling=settings.image_scaling
-            )
-        return Preprocessing(columns, image, settings)
+        return Preprocessing(columns, _image_encoding(cohort, settings), settings)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -107,10 +104,12 @@ class Preprocessing:
         return tuple(name for column in self.columns for name in column.features())
 
     @property
-    def image_shape(self) -> tuple[int, int, int] | None:
-        """Channels (with that of the mask), height and width of "image", or None."""
+    def image_shape(self) -> tuple[int, ...] | None:
+        """Channels (with that of the mask) and sides of "image", or None."""
         if self.image is None:
             return None
+        if isinstance(self.image, ScanEncoding):
+            return self.image.channels, *self.image.sides
         return self.image.channels + int(self.settings.mask_channel), self.image.height, self.image.width
 
     def transform(self, cohort: Cohort) -> Inputs:
@@ -144,19 +143,19 @@ class Preprocessing:
             )
         return torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float32))
 
-    def transform_image(self, array: np.ndarray, name: str = "image") -> Float32[Tensor, "channel height width"]:
-        """One image in [0, 1], (channel, height, width) or (height, width)."""
+    def transform_image(self, array: np.ndarray, name: str = "image") -> Float32[Tensor, "channel *space"]:
+        """One image in [0, 1], (channel, height, width) or (height, width), or one prepared scan."""
         if self.image is None:
             raise DataError("this preprocessing was fitted without images; got one. Fit it on a cohort with images.")
         return self.image.encode(array, name)
 
-    def image_at(self, cohort: Cohort, row: int) -> Float32[Tensor, "channel height width"]:
+    def image_at(self, cohort: Cohort, row: int) -> Float32[Tensor, "channel *space"]:
         """The image of one row, with its mask as last channel where that was asked for."""
         if cohort.images is None:
             raise DataError("a cohort must have images, as in training; got none. Name the image column in its schema.")
         reference = cohort.images[row]
         pixels = self.transform_image(reference.read(), reference.name)
-        if not self.settings.mask_channel or self.image is None:
+        if not self.settings.mask_channel or not isinstance(self.image, ImageEncoding):
             return pixels
         if cohort.masks is None:
             raise DataError("a cohort must have masks, as in training; got none. Name the mask column in its schema.")
@@ -192,9 +191,24 @@ class Preprocessing:
                 "unseen": Unseen(settings["unseen"]),
             }
             image = plain["image"]
-            if image is not None:
+            if image is not None and "sides" in image:
+                image = ScanEncoding(**(image | {"sides": tuple(image["sides"])}))
+            elif image is not None:
                 image = ImageEncoding(**(image | {"mean": tuple(image["mean"]), "std": tuple(image["std"])}))
             columns = tuple(encoding_from_json(column) for column in plain["columns"])
             return Preprocessing(columns, image, PreprocessingSettings(**settings))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"saved preprocessing must be whole; got {error!r}. Save the model again.") from error
+
+
+def _image_encoding(cohort: Cohort, settings: PreprocessingSettings) -> ImageEncoding | ScanEncoding | None:
+    """What training pictures, or training scans, have in common."""
+    if cohort.images is None:
+        return None
+    scans = [each for each in cohort.images if isinstance(each, ScanImage)]
+    if scans:
+        if settings.mask_channel:
+            raise DataError("`mask_channel` must be off for scans, whose settings say it; got on. Set it in `scans`.")
+        return ScanEncoding.fit(scans)
+    pictures = [each for each in cohort.images if isinstance(each, ImageReference)]
+    return ImageEncoding.fit(pictures, size=settings.size, channels=settings.channels, scaling=settings.image_scaling)

@@ -10,8 +10,9 @@ import pandas as pd
 
 from survlens.core.errors import DataError, UsageError
 from survlens.data.columns import nearest
+from survlens.data.scans import ScanSettings
 
-_SINGLE = ("time", "event", "patient", "image", "mask", "instance", "entry", "weight")
+_SINGLE = ("time", "event", "patient", "image", "scan", "mask", "structure", "instance", "entry", "weight")
 
 
 class ZeroTimes(Enum):
@@ -32,7 +33,12 @@ class CohortSchema:
         unit: Unit of `time`.
         patient: Column of the patient; each row is a patient of its own where it is None.
         image: Column of image paths.
-        mask: Column of mask paths.
+        mask: Column of mask paths; of scans: NIfTI, RTSTRUCT or DICOM-SEG files, empty where a scan has none.
+        scan: Column of paths of scans: NIfTI files, or folders with a DICOM series.
+        structure: Column that names the structure of the mask, or the labels of a NIfTI mask.
+        scan_folder: Folder of scans named by their patients, in place of the columns `scan` and `mask`.
+        scans: How scans are prepared; as they are where None.
+        scan_cache: Folder, from the data root, where prepared scans are kept; None for nowhere.
         instance: Column of unique row names; made from the patient where it is None.
         entry: Column of the time at which observation began (delayed entry); empty cells are 0.
         weight: Column of how often a patient counts, > 0.
@@ -57,6 +63,11 @@ class CohortSchema:
     patient: str | None = None
     image: str | None = None
     mask: str | None = None
+    scan: str | None = None
+    structure: str | None = None
+    scan_folder: str | None = None
+    scans: ScanSettings | None = None
+    scan_cache: str | None = None
     instance: str | None = None
     entry: str | None = None
     weight: str | None = None
@@ -83,6 +94,7 @@ class CohortSchema:
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise UsageError(f"`{name}` must be given; got {getattr(self, name)!r}.")
         self._check_roles()
+        self._check_scans()
         for name, levels in self.ordered.items():
             if len(levels) < 2 or len(set(levels)) < len(levels):
                 raise UsageError(f"`ordered` must list two or more different levels; got {levels} for {name!r}.")
@@ -91,11 +103,28 @@ class CohortSchema:
 
     def _check_roles(self) -> None:
         outcome = [self.time, self.event, self.entry, self.weight]
-        single = [*outcome, self.patient, self.image, self.mask, self.instance]
+        single = [*outcome, self.patient, self.image, self.scan, self.mask, self.structure, self.instance]
         exclusive = [name for name in single if name is not None] + list(self.covariates)
         twice = sorted({name for name in exclusive if exclusive.count(name) > 1} - {self._shared_name()})
         if twice:
             raise UsageError(f"each column must have one role; got {', '.join(map(repr, twice))} in two. Name it once.")
+
+    def _check_scans(self) -> None:
+        given = [name for name in ("image", "scan", "scan_folder") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"`{given[1]}` must be left out beside `{given[0]}`; got both. Give one of them.")
+        if self.scan_folder is not None and (self.patient is None or self.mask is not None):
+            raise UsageError(
+                "`scan_folder` must stand beside `patient`, whose names it has, and without `mask`, which it holds; "
+                f"got patient {self.patient!r} and mask {self.mask!r}."
+            )
+        if not self.has_scans and (self.scans is not None or self.structure is not None):
+            raise UsageError("`scans` and `structure` must stand beside `scan` or `scan_folder`; got neither.")
+
+    @property
+    def has_scans(self) -> bool:
+        """Whether rows have scans."""
+        return self.scan is not None or self.scan_folder is not None
 
     def _shared_name(self) -> str | None:
         """One row per patient: patient and instance may be one column."""

@@ -1,6 +1,7 @@
 """Inputs to embedding."""
 
 from survlens.encoders.cnn import CNN as CNN
+from survlens.encoders.cnn_survival import CNNSurvivalEncoder as CNNSurvivalEncoder
 from survlens.encoders.mlp import MLP as MLP
 from survlens.encoders.pooling import AttentionPooling as AttentionPooling
 from survlens.encoders.pooling import MeanPooling as MeanPooling
@@ -21,3 +22,8 @@ from survlens.encoders.radiomics.filters import Wavelet as Wavelet
 from survlens.encoders.radiomics.settings import FeatureClass as FeatureClass
 from survlens.encoders.radiomics.settings import RadiomicsSettings as RadiomicsSettings
 from survlens.encoders.residual import ResidualCNN as ResidualCNN
+from survlens.encoders.transfer_2d import TransferResNet2D as TransferResNet2D
+from survlens.encoders.transfer_2d import TransferVGG16 as TransferVGG16
+from survlens.encoders.transfer_3d import TransferResNet3D as TransferResNet3D
+from survlens.encoders.transfer_blocks import Shortcut as Shortcut
+from survlens.encoders.transfer_weights import load_weights as load_weights

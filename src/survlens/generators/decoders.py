@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from survlens.blocks.dense import dense_stack
 from survlens.blocks.residual import ResidualBlock
@@ -29,43 +31,82 @@ class DenseDecoder(nn.Module):
         self.layers = dense_stack(latent, self.hidden)
         self.last = nn.Linear(self.hidden[-1] if self.hidden else latent, math.prod(self.image_shape))
 
+    @property
+    def output_bias(self) -> Float[Tensor, " value"]:
+        """Bias of the last layer, channel by channel."""
+        return self.last.bias
+
     def forward(self, z: Float[Tensor, "instance latent"]) -> Float[Tensor, "instance channel *space"]:
         """Raw image."""
         return self.last(self.layers(z)).unflatten(1, self.image_shape)
 
 
 class ResidualDecoder(nn.Module):
-    """A linear map to a small feature map, then one doubling residual block per width.
+    """A linear map to a small feature map, then one residual block per width, most of them doubling.
+
+    Sides that are no multiple of 2 to the number of doublings are drawn larger, and cut to size around the middle.
 
     Args:
         latent: Dimensions of the latent vector.
-        image_shape: (channel, height, width) or (channel, height, width, depth); every side a multiple of
-            2 to the number of widths.
+        image_shape: (channel, height, width) or (channel, height, width, depth).
         channels: Width of each residual block, from coarse to fine.
+        checkpointing: Whether training keeps only what lies between blocks and computes the rest a second time on the
+            way back: less memory for more time, the same gradients.
+        template: Whether every value of the image has a bias of its own, as in `DenseDecoder`. Started at the mean
+            image, the blocks need only learn in what images differ.
+        doublings: How many of the blocks double the image, the last ones; all by default.
+
+    Raises:
+        InvalidValueError: If there are more doublings than blocks.
     """
 
-    def __init__(self, latent: int, image_shape: Sequence[int], channels: Sequence[int] = (128, 64, 32, 16)):
+    def __init__(
+        self,
+        latent: int,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (128, 64, 32, 16),
+        *,
+        checkpointing: bool = False,
+        template: bool = False,
+        doublings: int | None = None,
+    ):
         super().__init__()
         self.latent, self.image_shape, self.channels = latent, tuple(image_shape), tuple(channels)
-        dimensions, factor = len(self.image_shape) - 1, 2 ** len(self.channels)
-        if any(side % factor for side in self.image_shape[1:]):
-            raise InvalidValueError(
-                f"`image_shape` must have sides that are multiples of {factor} for {len(self.channels)} `channels`; "
-                f"got {self.image_shape}. Resize the images, or give fewer channels."
-            )
-        self.start = (self.channels[0], *(side // factor for side in self.image_shape[1:]))
+        self.checkpointing, self.template = checkpointing, template
+        self.doublings = len(self.channels) if doublings is None else doublings
+        if not 0 <= self.doublings <= len(self.channels):
+            raise InvalidValueError(f"`doublings` must lie in [0, {len(self.channels)}], the blocks; got {doublings}.")
+        dimensions, factor, kept = len(self.image_shape) - 1, 2**self.doublings, len(self.channels) - self.doublings
+        self.start = (self.channels[0], *(-(-side // factor) for side in self.image_shape[1:]))
         widths = (self.channels[0], *self.channels)
         self.first = nn.Linear(latent, math.prod(self.start))
         self.blocks = nn.Sequential(
             *(
-                ResidualBlock(dimensions, before, after, up=True)
-                for before, after in zip(widths[:-1], widths[1:], strict=True)
+                ResidualBlock(dimensions, before, after, up=place >= kept)
+                for place, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
             ),
             channel_norm(widths[-1]),
             nn.SiLU(),
             convolution(dimensions, widths[-1], self.image_shape[0]),
         )
+        surplus = [small * factor - side for small, side in zip(self.start[1:], self.image_shape[1:], strict=True)]
+        cuts = (slice(more // 2, more // 2 + side) for more, side in zip(surplus, self.image_shape[1:], strict=True))
+        self._kept = (slice(None), slice(None), *cuts)
+        if template:
+            for weight in self.blocks[-1].parameters():
+                nn.init.zeros_(weight)
+            self.value_bias = nn.Parameter(torch.zeros(math.prod(self.image_shape)))
+
+    @property
+    def output_bias(self) -> Float[Tensor, " value"]:
+        """Bias of the last layer, one per channel or, with a template, per value; channel by channel."""
+        return self.value_bias if self.template else self.blocks[-1].bias  # type: ignore[return-value]
 
     def forward(self, z: Float[Tensor, "instance latent"]) -> Float[Tensor, "instance channel *space"]:
         """Raw image."""
-        return self.blocks(self.first(z).unflatten(1, self.start))
+        x = self.first(z).unflatten(1, self.start)
+        again = self.checkpointing and self.training and x.requires_grad
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if again else block(x)
+        x = x[self._kept]
+        return x + self.value_bias.view(self.image_shape) if self.template else x

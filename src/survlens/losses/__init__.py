@@ -1,6 +1,7 @@
 """Likelihoods and evidence terms as pure, unreduced functions."""
 
 from survlens.losses.cox import cox_partial_likelihood as cox_partial_likelihood
+from survlens.losses.cox_martingale import cox_martingale_loss as cox_martingale_loss
 from survlens.losses.cox_time import cox_time_loss as cox_time_loss
 from survlens.losses.cox_time import sampled_cox_time_loss as sampled_cox_time_loss
 from survlens.losses.discrete import CensoredCredit as CensoredCredit

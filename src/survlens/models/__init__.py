@@ -6,6 +6,8 @@ from survlens.models.classical import (
 from survlens.models.classical import (
     KaplanMeierModel as KaplanMeierModel,
 )
+from survlens.models.cnn_survival import cnn_survival as cnn_survival
+from survlens.models.cnn_survival import half_life_grid as half_life_grid
 from survlens.models.cox_inference import SurvivalLimits as SurvivalLimits
 from survlens.models.cox_inference import TimeTransform as TimeTransform
 from survlens.models.cox_inference import dfbeta_residuals as dfbeta_residuals

@@ -107,7 +107,13 @@ def cox_vae(
     architecture: Architecture = Architecture.RESIDUAL,
     widths: Sequence[int] | None = None,
     likelihood: Likelihood = Likelihood.GAUSSIAN,
+    sd: float = 0.2,
+    mask_channels: int = 0,
+    mask_weights: Sequence[float] | None = None,
     covariates: int = 0,
+    template: bool = False,
+    checkpointing: bool = False,
+    channels_last: bool = False,
     seed: int = 0,
 ) -> CoxVAE:
     """A CoxVAE with a linear Cox head without bias, for images or volumes of one shape.
@@ -119,9 +125,16 @@ def cox_vae(
         latent: Dimensions of the latent vector.
         architecture: Networks of encoder and decoder.
         widths: Widths of the encoder, mirrored in the decoder; (256, 256) dense and (16, 32, 64, 128) residual by
-            default, fewer where the sides cannot be halved so often.
-        likelihood: Distribution of a pixel.
+            default, fewer for images whose sides cannot be halved so often. Volumes of any sides >= 8 get all
+            four; of these only as many halve the volume as leave two voxels along each side.
+        likelihood: Distribution of an intensity, which must lie in [0, 1]: bring Hounsfield units through a window.
+        sd: Standard deviation of an intensity.
+        mask_channels: How many of the last channels are masks, each voxel of which is Bernoulli.
+        mask_weights: Factor on the log-likelihood of each mask channel; see `VariationalAutoencoder`.
         covariates: Clinical features beside the latents.
+        template: Whether a residual decoder has a bias for every value; see `ResidualDecoder`.
+        checkpointing: Whether residual blocks are computed twice in training to save memory.
+        channels_last: Whether weights lie in memory with channels last, which is faster for volumes on most processors.
         seed: Seed of the initial weights; the global source of random numbers is left as it was.
     """
     shape = tuple(int(side) for side in image_shape)
@@ -133,10 +146,25 @@ def cox_vae(
             decoder: nn.Module = DenseDecoder(latent, shape, hidden[::-1])
         else:
             channels = tuple(widths or _fitting_widths(shape))
-            encoder = ResidualCNN(shape[0], channels, dimensions=len(shape) - 1, image_size=shape[1:])
-            decoder = ResidualDecoder(latent, shape, channels[::-1])
-        vae = VariationalAutoencoder(encoder, decoder, likelihood=likelihood)
-        return CoxVAE(vae, _on_first_axis(CoxPH(latent + covariates, ties=Ties.EFRON)), covariates=covariates)
+            resized = len(channels) if len(shape) == 3 else _resized(shape, len(channels))
+            encoder = ResidualCNN(
+                shape[0],
+                channels,
+                dimensions=len(shape) - 1,
+                image_size=shape[1:],
+                checkpointing=checkpointing,
+                halvings=resized,
+            )
+            decoder = ResidualDecoder(
+                latent, shape, channels[::-1], checkpointing=checkpointing, template=template, doublings=resized
+            )
+        vae = VariationalAutoencoder(
+            encoder, decoder, likelihood=likelihood, sd=sd, mask_channels=mask_channels, mask_weights=mask_weights
+        )
+        model = CoxVAE(vae, _on_first_axis(CoxPH(latent + covariates, ties=Ties.EFRON)), covariates=covariates)
+    if channels_last:
+        model.to(memory_format=torch.channels_last if len(shape) == 3 else torch.channels_last_3d)  # type: ignore[call-overload]
+    return model
 
 
 # The prior of the latent space has no direction: turning the space, and the head with it, changes neither term of the
@@ -150,10 +178,24 @@ def _on_first_axis(head: CoxPH) -> CoxPH:
     return head
 
 
+def _resized(shape: tuple[int, ...], blocks: int) -> int:
+    """How many blocks halve a volume without leaving fewer than two voxels along a side.
+
+    A map of one voxel has no place left, and normalisation takes most of its values too.
+    """
+    smallest, count = min(shape[1:]), 0
+    while count < blocks and -(-smallest // 2 ** (count + 1)) >= 2:
+        count += 1
+    return count
+
+
 def _fitting_widths(shape: tuple[int, ...]) -> tuple[int, ...]:
+    widths = (16, 32, 64, 128)
+    if len(shape) == 4 and min(shape[1:]) >= 8:
+        return widths
     depth = 0
     while depth < 4 and all(side % 2 ** (depth + 1) == 0 and side // 2 ** (depth + 1) >= 2 for side in shape[1:]):
         depth += 1
     if depth == 0:
         raise InvalidValueError(f"`image_shape` must have even sides of at least 4; got {shape}. Set an image size.")
-    return (16, 32, 64, 128)[:depth]
+    return widths[:depth]

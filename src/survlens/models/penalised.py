@@ -137,9 +137,10 @@ class CrossValidatedCox(ProportionalHazards):
             gain = gain - part_sets.log_likelihood(log_risk[training][part_sets.order])
             deviances[row] = -2 * gain / events[row]
         weights = events / events.sum()
+        deviances[np.isnan(deviances)] = np.inf  # a fit whose risks overflow beyond its rows is the worst
         mean = weights @ deviances
-        error = np.sqrt(weights @ (deviances - mean) ** 2 / max(len(folds) - 1, 1))
-        return mean, error
+        spread = np.where(np.isinf(mean), np.inf, deviances) - np.where(np.isinf(mean), 0.0, mean)
+        return mean, np.sqrt(weights @ spread**2 / max(len(folds) - 1, 1))
 
 
 def _taken(deviance: np.ndarray, error: np.ndarray, rule: PenaltyRule) -> int:

@@ -6,6 +6,9 @@ from survlens.study.evaluate import evaluate_run as evaluate_run
 from survlens.study.explain import explain_run as explain_run
 from survlens.study.explain_settings import ExplainSettings as ExplainSettings
 from survlens.study.explaining import explain_patients as explain_patients
+from survlens.study.import_scans import ImportedScans as ImportedScans
+from survlens.study.import_scans import ImportSettings as ImportSettings
+from survlens.study.import_scans import import_dicom as import_dicom
 from survlens.study.init import write_study as write_study
 from survlens.study.report import report_run as report_run
 from survlens.study.run import Prepared as Prepared

@@ -14,6 +14,7 @@ from survlens.data.cohort import Cohort
 from survlens.data.findings import Finding, Severity, finding
 from survlens.data.pixels import Channels
 from survlens.data.preprocessing import Preprocessing
+from survlens.data.scans import ScanView
 from survlens.study.bench import preprocessing_settings
 from survlens.study.covariate_names import chosen
 from survlens.study.model_settings import KINDS, CoxModel, ForestModel, LassoCoxModel, Modality, ModelEntry
@@ -178,9 +179,7 @@ def _demand(
     """What a model has to learn; None for the reference curve and for models built on others."""
     variables = features if Modality.TABLE in entry.inputs else 0
     if KINDS[entry.kind].trained:
-        size = data.image_size
-        shape: Shape | None = (_channels(data), size, size) if data.image is not None else None
-        model = network(entry, entry.seeds[0], shape, features, outcome)
+        model = network(entry, entry.seeds[0], _shape(data), features, outcome)
         weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         return Demand(entry.name, weights, "weights", 0, True, variables, events[1])
     if isinstance(entry.settings, ForestModel):
@@ -203,8 +202,14 @@ def _is_penalised(entry: ModelEntry) -> bool:
     return isinstance(settings, LassoCoxModel) or (isinstance(settings, CoxModel) and settings.penalty > 0)
 
 
-def _channels(data: DataSettings) -> int:
-    return _COLOURS[data.channels] + int(data.mask is not None)
+def _shape(data: DataSettings) -> Shape | None:
+    """Channels and sides of the image, as far as the study file says them: weights hardly depend on other sides."""
+    if data.has_scans:
+        scans = data.scans
+        return scans.settings.channels, *(scans.size or (32,) * (3 if scans.view is ScanView.VOLUME else 2))
+    if data.image is None:
+        return None
+    return _COLOURS[data.channels] + int(data.mask is not None), data.image_size, data.image_size
 
 
 _COLOURS: Mapping[Channels, int] = {Channels.GREY: 1, Channels.STAINS: 2, Channels.RGB: 3}

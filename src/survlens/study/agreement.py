@@ -59,10 +59,9 @@ def _check_primary(evaluation: EvaluationSettings, models: Sequence[ModelEntry],
 
 def _check_model(data: DataSettings, entry: ModelEntry, at: int, origin: Origin) -> None:
     key = ("model", at)
-    if Modality.IMAGE in entry.inputs and data.image is None:
-        raise origin.error(
-            (*key, "inputs"), "not name the image", "no image column in [data]", "Add image = ... there."
-        )
+    if Modality.IMAGE in entry.inputs and not data.has_pictures:
+        advice = "Add image = ..., or scan = ... or scan_folder = ..., there."
+        raise origin.error((*key, "inputs"), "not name the image", "no image column in [data]", advice)
     if Modality.TABLE in entry.inputs and not data.covariates:
         advice = "Add numeric, categorical or ordered there."
         raise origin.error((*key, "inputs"), "not name the table", "no covariates in [data]", advice)
@@ -81,11 +80,11 @@ def _check_model(data: DataSettings, entry: ModelEntry, at: int, origin: Origin)
             rule = f'be "grey" or "rgb" for the cox_vae {entry.name}, whose images stay in [0, 1]'
             raise origin.error(("data", "channels"), rule, shown(data.channels.value))
         stages = 1 if settings.hidden is None else len(settings.hidden)
-        if settings.encoder is VaeEncoder.RESIDUAL and data.image_size % 2**stages:
+        sides = (data.scans.size or ()) if data.has_scans else (data.image_size,)
+        if settings.encoder is VaeEncoder.RESIDUAL and any(side % 2**stages for side in sides):
             rule = f"be a multiple of {2**stages}, because {entry.name} halves the image {stages} times"
-            raise origin.error(
-                ("data", "image_size"), rule, shown(data.image_size), "Change it, or give fewer `hidden`."
-            )
+            where, got = (("scans", "size"), sides) if data.has_scans else (("image_size",), data.image_size)
+            raise origin.error(("data", *where), rule, shown(got), "Change it, or give fewer `hidden`.")
 
 
 def _check_columns(data: DataSettings, entry: ModelEntry, key: Key, origin: Origin) -> None:
@@ -112,7 +111,7 @@ def _check_images(data: DataSettings, entry: ModelEntry, key: Key, origin: Origi
         raise origin.error(
             (*key, "fit", shaded), "be 0 for a cox_vae, whose images stay in [0, 1]", shown(getattr(fit, shaded))
         )
-    if shaded is not None and data.mask is not None:
+    if shaded is not None and data.has_mask_channel:
         rule = "be 0 where a mask is a channel of the image"
         raise origin.error((*key, "fit", shaded), rule, shown(getattr(fit, shaded)))
     if entry.pooling is not PoolingKind.NONE and data.patient is None:

@@ -184,7 +184,7 @@ def preprocessing_settings(data: DataSettings) -> PreprocessingSettings:
         channels=data.channels,
         image_scaling=data.image_scaling,
         unseen=data.unseen,
-        mask_channel=data.mask is not None,
+        mask_channel=data.mask is not None and not data.has_scans,
     )
 
 

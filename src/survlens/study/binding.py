@@ -7,7 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar, get_type_hints
 
@@ -102,7 +102,7 @@ def section(value: object, key: Key, origin: Origin) -> Mapping[str, object]:
         UsageError: If it is something else.
     """
     if not isinstance(value, dict):
-        raise origin.error(key, "be a section", shown(value), f"Write [{key[0]}] on a line of its own.")
+        raise origin.error(key, "be a section", shown(value), f"Write [{origin.shown(key)}] on a line of its own.")
     return value
 
 
@@ -111,6 +111,8 @@ def _converted(value: object, hint: Any, key: Key, origin: Origin) -> object:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     outer, inner = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return bind(hint, section(value, key, origin), key, origin)
     if outer is tuple:
         return _list(value, inner[0], key, origin)
     if outer is not None and issubclass(outer, Mapping):

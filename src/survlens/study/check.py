@@ -16,6 +16,7 @@ from survlens.data.findings import finding
 from survlens.data.frames import locate
 from survlens.data.preprocessing import Preprocessing
 from survlens.data.raster import ImageReference, RasterReader
+from survlens.data.scan_rows import scan_identities, scan_quality_findings
 from survlens.data.schema import CohortSchema
 from survlens.data.table import read_table
 from survlens.study.advice import study_advice, table_advice
@@ -33,7 +34,7 @@ def check_study(settings: StudySettings) -> AuditReport:
     """
     paths, schema = settings.files(), schema_of(settings.data, settings.split)
     frame, beside = read_table(paths.table), None if paths.external is None else read_table(paths.external)
-    report = audit_tables(settings, frame, beside)
+    report = _with_scans(audit_tables(settings, frame, beside), frame, schema, paths.root)
     if not report.ok:
         return report
     try:
@@ -73,6 +74,19 @@ def audit_tables(settings: StudySettings, frame: pd.DataFrame, other: pd.DataFra
     return _with_advice(whole, advise)
 
 
+def _with_scans(report: AuditReport, frame: pd.DataFrame, schema: CohortSchema, root: Path) -> AuditReport:
+    """The report with what is doubtful in the scans; the first run of a study reads them prepared, and not again."""
+    if not schema.has_scans or not frame.columns.is_unique or schema.missing(frame):
+        return report
+    unread = {row - 2 for one in report.findings if one.code == "scan-unreadable" for row in one.rows}
+    try:
+        found = [*report.findings, *scan_quality_findings(frame, schema, unread, root=root)]
+    except SurvlensError:
+        return report  # of a folder that cannot be read, which the audit has said
+    order = list(Severity)
+    return replace(report, findings=tuple(sorted(found, key=lambda one: order.index(one.severity))))
+
+
 def _with_advice(report: AuditReport, advise: Callable[[], list[Finding]]) -> AuditReport:
     """The report with what the cohort can support, where it can be used at all."""
     if not report.ok:
@@ -98,6 +112,12 @@ def _shared(frame: pd.DataFrame, other: pd.DataFrame, schema: CohortSchema, root
         if rows:
             message = "patients stand in both tables. If they are others, put the hospital's name before their names."
             yield finding("patient-in-both", Severity.ERROR, message, positions=rows, column=patient)
+    if schema.has_scans and (schema.scan is None or (schema.scan in frame and schema.scan in other)):
+        seen = set(scan_identities(frame, schema, root).values())
+        rows = [row for row, identity in scan_identities(other, schema, root).items() if identity in seen]
+        if rows:
+            message = "scans stand in both tables. Remove these rows from one of them."
+            yield finding("image-in-both", Severity.ERROR, message, positions=rows, column=schema.scan or patient)
     if image is not None and image in frame and image in other:
         seen = set(_identities(frame, image, root).values())
         rows = [row for row, identity in _identities(other, image, root).items() if identity in seen]

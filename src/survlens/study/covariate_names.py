@@ -45,7 +45,18 @@ def expanded(data: DataSettings, header: Sequence[str], origin: Origin) -> DataS
     Raises:
         UsageError: If a pattern matches no column.
     """
-    roles = (data.time, data.event, data.patient, data.image, data.mask, data.instance, data.entry, data.weight)
+    roles = (
+        data.time,
+        data.event,
+        data.patient,
+        data.image,
+        data.scan,
+        data.structure,
+        data.mask,
+        data.instance,
+        data.entry,
+        data.weight,
+    )
     roles = (*roles, data.stratum, data.site, data.date, data.true_log_hazard, *data.keep, *data.ordered)
     plain = (name for name in (*data.numeric, *data.categorical) if name in header or not is_pattern(name))
     taken = {name for name in (*roles, *plain) if name is not None}

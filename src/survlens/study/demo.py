@@ -6,6 +6,7 @@ from pathlib import Path
 
 from survlens.data.simulate.digits import scikit_digits_survival
 from survlens.study.digits_folder import DigitsPlan, write_digits
+from survlens.study.explain_settings import ExplainSettings
 
 _PICTURES = "scikit-learn load_digits, 8 x 8"
 
@@ -23,3 +24,8 @@ def write_demo(folder: Path, *, seed: int = 0, quick: bool = False) -> Path:
     else:
         plan = DigitsPlan(name="surv-digits", pictures=_PICTURES, seeds=(seed, seed + 1, seed + 2))
     return write_digits(folder, scikit_digits_survival(seed=seed), plan)
+
+
+def demo_explanation() -> ExplainSettings:
+    """What of the demo is explained over time: the survival that the end-to-end network reads from the pictures."""
+    return ExplainSettings(model="cox_cnn", method="gradshap", patients="60", references=10, checks=20)

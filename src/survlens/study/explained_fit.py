@@ -21,6 +21,7 @@ from survlens.data.cohort import Cohort
 from survlens.data.loaders import Source
 from survlens.data.pixels import ImageEncoding
 from survlens.data.preprocessing import Preprocessing
+from survlens.data.scan_rows import ScanEncoding, ScanImage
 from survlens.data.splits import Splits
 from survlens.data.table import read_table
 from survlens.models.estimator_files import DESCRIPTION as ESTIMATOR
@@ -111,15 +112,31 @@ class ExplainedFit:
         return self.source.batch(torch.from_numpy(np.ascontiguousarray(rows)))[0]
 
     def pictures(self, row: int) -> Tensor | None:
-        """The images of a held-out row in [0, 1] and their own colours; None for a model without images."""
+        """The images of a held-out row in [0, 1] and their own colours; None for a model without images.
+
+        Of a scan without its mask, and of three slices the middle one.
+        """
         image = self.preprocessing.image
         if Modality.IMAGE not in self.entry.inputs or image is None:
             return None
+        if isinstance(image, ScanEncoding):
+            middle = (image.channels - image.mask_channel) // 2
+            found = [self.preprocessing.image_at(self.bench.cohort, int(each)) for each in self.images_of[row]]
+            return torch.stack(found)[:, middle : middle + 1]
         channels = 3 if image.stains else image.channels
         shown: ImageEncoding = replace(image, mean=(), std=(), each=False, stains=False, channels=channels)
         settings = replace(self.preprocessing.settings, mask_channel=False)
         plain_pixels = replace(self.preprocessing, image=shown, settings=settings)
         return torch.stack([plain_pixels.image_at(self.bench.cohort, int(each)) for each in self.images_of[row]])
+
+    def affines(self, rows: np.ndarray) -> np.ndarray | None:
+        """Voxel to world matrix of the scan of each of some held-out rows; None where a row has no or several scans."""
+        images = self.bench.cohort.images
+        if images is None or any(len(self.images_of[int(row)]) != 1 for row in rows):
+            return None
+        scans = [images[int(self.images_of[int(row)][0])] for row in rows]
+        found = [each.affine() for each in scans if isinstance(each, ScanImage)]
+        return np.stack(found) if found and len(found) == len(rows) else None
 
 
 def explained_fit(run: RunFolder, settings: ExplainSettings, study: Path | None) -> ExplainedFit:

@@ -83,6 +83,9 @@ class Job:
         inputs = self.fit.inputs(self.rows[at])
         found = on_cpu(self.explain(self.fit.model if model is None else model, inputs, self.times, self.target))
         found = {name: found[name] for name in (*self.modalities, GROUPS) if name in found}
+        affine = self.fit.affines(self.rows[at]) if "image" in found else None
+        if affine is not None:
+            found["image"] = replace(found["image"], affine=affine)
         return named(found, self.fit.names[self.rows[at]], {"table": self.fit.preprocessing.feature_names})
 
     def plan(self) -> dict[str, Any]:

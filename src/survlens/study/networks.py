@@ -43,7 +43,7 @@ from survlens.study.network_settings import (
 from survlens.training.objectives import CoxVAEObjective, Objective, SurvivalObjective
 from survlens.training.settings import FitSettings
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 _TABLE_WIDTHS = (32,)
 """Layers on the table where it stands beside an image."""
 
@@ -54,7 +54,7 @@ def network(entry: ModelEntry, seed: int, shape: Shape | None, features: int, ou
     Args:
         entry: A network of the study.
         seed: Seed of the initial weights.
-        shape: Channels, height and width of the images.
+        shape: Channels and sides of the images: height and width, or x, y and z of volumes.
         features: Number of features of the table.
         outcome: Training outcome, which cuts the time axis of discrete heads.
     """
@@ -160,10 +160,13 @@ def _cox_vae(entry: ModelEntry, seed: int, shape: Shape | None, features: int, o
 
 def _image_encoder(kind: EncoderKind, widths: tuple[int, ...], dropout: float, shape: Shape | None) -> nn.Module:
     shape = shape or (1, 1, 1)
+    axes = len(shape) - 1
     encoders: Mapping[EncoderKind, Callable[[], nn.Module]] = {
         EncoderKind.MLP: lambda: MLP(math.prod(shape), widths, dropout=dropout),
-        EncoderKind.CNN: lambda: CNN(shape[0], widths, dropout=dropout),
-        EncoderKind.RESIDUAL: lambda: ResidualCNN(shape[0], widths, image_size=shape[1:], dropout=dropout),
+        EncoderKind.CNN: lambda: CNN(shape[0], widths, dimensions=axes, dropout=dropout),
+        EncoderKind.RESIDUAL: lambda: ResidualCNN(
+            shape[0], widths, dimensions=axes, image_size=shape[1:], dropout=dropout
+        ),
     }
     return encoders[kind]()
 

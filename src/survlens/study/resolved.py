@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from survlens.artifacts.run_folder import plain
@@ -78,5 +78,7 @@ def _model(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _said(settings: Any) -> dict[str, Any]:
+    """Fields that are not None, of sections within the section too."""
     values = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    return {name: plain(value) for name, value in values.items() if value is not None}
+    said = {name: value for name, value in values.items() if value is not None}
+    return {name: _said(value) if is_dataclass(value) else plain(value) for name, value in said.items()}

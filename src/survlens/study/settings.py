@@ -22,6 +22,7 @@ from survlens.study.rules import (
     setting,
     shown,
 )
+from survlens.study.scan_section import ScanSection
 
 
 class SplitKind(Enum):
@@ -71,6 +72,10 @@ class DataSettings:
         patient: Column that names the patient; without it every row is a patient.
         image: Column with image paths, from `root`.
         mask: Column with mask paths, from `root`.
+        scan: Column with paths of scans: NIfTI files, or folders with a DICOM series.
+        structure: Column with the structure of the mask of a scan, or with labels of a NIfTI mask.
+        scan_folder: Folder of scans named by their patients, in place of `scan` and `mask`.
+        scans: Section [data.scans].
         instance: Column that names the row.
         entry: Column with the time at which observation began (delayed entry); an empty cell is 0.
         weight: Column that says how often a patient counts.
@@ -98,6 +103,10 @@ class DataSettings:
     patient: str | None = None
     image: str | None = None
     mask: str | None = None
+    scan: str | None = None
+    structure: str | None = None
+    scan_folder: str | None = None
+    scans: ScanSection = field(default_factory=ScanSection)
     instance: str | None = None
     entry: str | None = None
     weight: str | None = None
@@ -118,6 +127,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         check_rules(self)
+        self._check_scans()
         seen: set[str] = set()
         for key in ("numeric", "categorical", "ordered"):
             for name in getattr(self, key):
@@ -127,6 +137,36 @@ class DataSettings:
         for key, levels in self.ordered.items():
             if len(levels) < 2 or len(set(levels)) != len(levels):
                 raise SettingError("ordered", f"give at least two different levels of '{key}'", str(list(levels)))
+
+    def _check_scans(self) -> None:
+        if self.image is not None and self.has_scans:
+            raise SettingError("image", "be left out beside scans", shown(self.image), "Give one of them.")
+        if self.scan is not None and self.scan_folder is not None:
+            raise SettingError("scan_folder", "be left out beside `scan`", shown(self.scan_folder), "Give one of them.")
+        if self.scan_folder is not None and (self.patient is None or self.mask is not None):
+            rule = "stand beside `patient`, whose names it has, and without `mask`, which it holds"
+            raise SettingError("scan_folder", rule, shown(self.scan_folder))
+        if not self.has_scans and (self.structure is not None or self.scans != ScanSection()):
+            key = "scans" if self.structure is None else "structure"
+            raise SettingError(key, "stand beside `scan` or `scan_folder`", "neither")
+        if self.has_scans and self.image_scaling is not ImageScaling.UNIT:
+            got = shown(self.image_scaling.value)
+            raise SettingError("image_scaling", 'be "unit" for scans', got, "Set window in [data.scans].")
+
+    @property
+    def has_scans(self) -> bool:
+        """Whether rows have scans."""
+        return self.scan is not None or self.scan_folder is not None
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there is something that models know as the image: pictures or scans."""
+        return self.image is not None or self.has_scans
+
+    @property
+    def has_mask_channel(self) -> bool:
+        """Whether the last channel of the image is a mask."""
+        return self.scans.mask_channel if self.has_scans else self.mask is not None
 
     @property
     def covariates(self) -> tuple[str, ...]:

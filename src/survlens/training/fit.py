@@ -22,6 +22,7 @@ from survlens.data.loaders import ItemSource, Source
 from survlens.training.accelerators import Accelerator, accelerator_for
 from survlens.training.batches import event_balanced_batches, shuffled_batches
 from survlens.training.checkpoints import Checkpoints, FitState
+from survlens.training.freezing import frozen_parts, train_mode
 from survlens.training.history import EpochRow as EpochRow
 from survlens.training.history import FitHistory as FitHistory
 from survlens.training.objectives import Objective, ObjectiveValue, TrainingProgress, ValidatedObjective
@@ -96,6 +97,7 @@ def fit(
         seeded(accelerator.device, settings.seed + accelerator.rank),
         deterministic_kernels(accelerator.device, settings.deterministic),
         deferred_interrupts() as request,
+        frozen_parts(model, settings.frozen),
     ):
         training = _Training(model, (train, validation), objective, settings, accelerator, checkpoints)
         try:
@@ -169,7 +171,7 @@ class _Training:
         else:
             batches = shuffled_batches(len(self.train), settings.batch, generator=generator)
         mine = [rows[self.accelerator.rank :: self.accelerator.ranks] for rows in batches[state.step :]]
-        self.model.train()
+        train_mode(self.model, settings.frozen)
         clock = time.perf_counter()
         for inputs, outcome in read_batches(train, mine, self.accelerator.place) if mine else ():
             self.between_steps = False
@@ -313,8 +315,9 @@ def _check(model: nn.Module, train: Source, validation: Source | None, settings:
             f"`validation` must be given to stop early (patience={settings.patience}); got None. "
             "Split off some training patients, or set patience=None."
         )
-    if not any(weight.requires_grad for weight in model.parameters()):
-        raise InvalidValueError("`model` must have weights that can be trained; got none. Unfreeze some.")
+    with frozen_parts(model, settings.frozen):
+        if not any(weight.requires_grad for weight in model.parameters()):
+            raise InvalidValueError("`model` must have weights that can be trained; got none. Unfreeze some.")
     if settings.head_learning_rate is not None and not isinstance(getattr(model, "head", None), nn.Module):
         raise InvalidValueError("`model` must have a `head` module for head_learning_rate; got none.")
 

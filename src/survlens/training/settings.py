@@ -46,6 +46,8 @@ class FitSettings:
         event_balanced: Whether every batch gets its share of events.
         deterministic: Whether slower but repeatable kernels are used.
         optimiser: Class of the optimiser.
+        frozen: Names of modules of the model that keep their weights, such as "encoders" or "encoders.image". They run
+            in eval mode: batch norm keeps its statistics, and nothing in them is dropped.
 
     Raises:
         InvalidValueError: If a setting lies outside its range.
@@ -64,6 +66,7 @@ class FitSettings:
     event_balanced: bool = True
     deterministic: bool = True
     optimiser: type[Optimizer] = Adam
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "patience"):
@@ -80,6 +83,8 @@ class FitSettings:
             allowed = [choice.value for choice in choices]
             if getattr(self, name) not in allowed:
                 raise InvalidValueError(f"`{name}` must be one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
+        if not isinstance(self.frozen, tuple):
+            raise InvalidValueError(f"`frozen` must be a tuple of names of modules; got {self.frozen!r}.")
         if self.seed < 0:
             raise InvalidValueError(f"`seed` must be >= 0; got {self.seed}.")
 

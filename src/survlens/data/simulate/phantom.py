@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -27,6 +28,8 @@ LOAD_CENTRE, LOAD_SPREAD = 3.2, 1.7
 """Mean and standard deviation of log(1 + load in ml) by which it is standardised in the hazard."""
 AGE_CENTRE, AGE_SPREAD = 65.0, 10.0
 """Mean and standard deviation of age in years."""
+TURN = 0.07
+"""Standard deviation of the angle by which a patient lies turned about each axis, in radians."""
 END_OF_STUDY = 60.0
 """Time at which follow-up ends, in months."""
 
@@ -43,12 +46,40 @@ class LoadEffect(Enum):
 
 
 class Organ(Enum):
-    """Labels in `PhantomStudy.labels`."""
+    """Labels of voxels; 0 is air."""
 
     BODY = 1
     SPINE = 2
     LIVER = 3
     TUMOUR = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Phantom:
+    """One drawn patient.
+
+    Attributes:
+        volume: (x, y, z) in Hounsfield units, noise included.
+        labels: What each voxel is mostly made of, by `Organ`.
+        spacing: Millimetres between voxels.
+        tumours: Number of tumours.
+        load: Volume of all tumours together, in ml: what the hazard depends on.
+        liver: Volume of the liver, in ml, that of the tumours in it included.
+        age: Age in years.
+    """
+
+    volume: Float32[np.ndarray, "x y z"]
+    labels: UInt8[np.ndarray, "x y z"]
+    spacing: Float64[np.ndarray, "3"]
+    tumours: int
+    load: float
+    liver: float
+    age: float
+
+    @property
+    def affine(self) -> Float64[np.ndarray, "4 4"]:
+        """Voxel to world matrix: millimetres, RAS+, origin in the middle of the volume."""
+        return _affine(self.spacing, self.labels.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +94,8 @@ class PhantomStudy:
         spacing: Millimetres between voxels of each instance, (instance, 3).
         tumours: Number of tumours of each instance.
         load: Volume of all tumours together, in ml: what the hazard depends on.
-        liver: Volume of the liver without tumours, in ml: a distractor on which the hazard does not depend.
+        liver: Volume of the liver, tumours included, in ml: a distractor that is drawn apart from the load, and on
+            which the hazard does not depend. (The healthy part alone would fall as the load rises.)
         age: Age in years: what the hazard also depends on.
         outcome: Simulated survival, in months.
         truth: The hazard, a head of (standardised log load, standardised age).
@@ -98,8 +130,7 @@ class PhantomStudy:
     @property
     def covariates(self) -> Float64[np.ndarray, "instance 2"]:
         """What the hazard depends on: log(1 + load) and age, both standardised."""
-        load = (np.log1p(self.load) - LOAD_CENTRE) / LOAD_SPREAD
-        return np.stack([load, (self.age - AGE_CENTRE) / AGE_SPREAD], axis=1)
+        return phantom_covariates(self.load, self.age)
 
     @property
     def log_hazard(self) -> Float64[np.ndarray, " instance"]:
@@ -108,10 +139,7 @@ class PhantomStudy:
 
     def affine(self, row: int) -> Float64[np.ndarray, "4 4"]:
         """Voxel to world matrix of one instance: millimetres, RAS+, origin in the middle of the volume."""
-        matrix = np.diag([*self.spacing[row], 1.0])
-        sides = np.array(self.labels.shape[1:])
-        matrix[:3, 3] = -self.spacing[row] * (sides - 1) / 2
-        return matrix
+        return _affine(self.spacing[row], self.labels.shape[1:])
 
 
 def phantom_survival(
@@ -125,37 +153,78 @@ def phantom_survival(
 ) -> PhantomStudy:
     """Draws abdominal volumes and survival that depends on tumour load and age, and on nothing else.
 
-    A body with fat, a spine, and a liver whose size, contrast and place vary; 0 to 6 tumours in it whose number, size,
-    place and enhancement are drawn independently of the liver's size. With z the standardised log(1 + load in ml) and
-    a the standardised age, h(t) = 0.02 t^0.2 exp(1.2 z + 0.5 a) per month where hazards are proportional. Follow-up
-    ends at 60 months, and independent exponential censoring ends about a share `censored` before.
+    A body with fat, a spine, and a liver; the size of body and liver, the contrast, the noise, the voxel size and how
+    the patient lies (shifted and turned) vary. In the liver 0 to 6 tumours, whose number, size, place and enhancement
+    are drawn apart from the liver's size. With z the standardised log(1 + load in ml) and a the standardised age,
+    h(t) = 0.02 t^0.2 exp(1.2 z + 0.5 a) per month where hazards are proportional, and
+    0.01 t^(1 - 0.35 z) exp(1.2 z + 0.5 a) under WEARS_OFF. Follow-up ends at 60 months, and independent exponential
+    censoring ends about a share `censored` before.
 
     Args:
         instances: Number of patients, >= 1.
         size: Voxels along each axis, >= 12. The field of view is the same, so fewer voxels are larger ones.
         effect: How the effect of load depends on time.
         censored: Share of patients whose follow-up ends before an event and before the end of the study, in [0, 1).
-        noise: Standard deviation of a voxel's noise, in Hounsfield units.
-        seed: Seed of all draws; each patient has draws of its own, so the first patients of a longer cohort are the
+        noise: Standard deviation of a voxel's noise in Hounsfield units, of the mean patient; 0.6 to 1.4 times that.
+        seed: Seed of all draws; each patient has draws of its own, so the first volumes of a longer cohort are the
             same.
 
     Raises:
         InvalidValueError: If an argument lies outside its range.
     """
-    check_choice("effect", effect, LoadEffect)
+    drawn = list(drawn_phantoms(instances, size=size, noise=noise, seed=seed))
+    load, age = np.array([each.load for each in drawn]), np.array([each.age for each in drawn])
+    return PhantomStudy(
+        volumes=np.stack([each.volume for each in drawn])[:, None],
+        labels=np.stack([each.labels for each in drawn]),
+        spacing=np.stack([each.spacing for each in drawn]),
+        tumours=np.array([each.tumours for each in drawn], dtype=np.int64),
+        load=load,
+        liver=np.array([each.liver for each in drawn]),
+        age=age,
+        outcome=phantom_outcome(load, age, effect=effect, censored=censored, seed=seed),
+        truth=phantom_hazard(effect),
+    )
+
+
+def drawn_phantoms(instances: int, *, size: int = 64, noise: float = 15.0, seed: int = 0) -> Iterator[Phantom]:
+    """The patients of `phantom_survival` one at a time, for cohorts that do not fit in memory.
+
+    Raises:
+        InvalidValueError: If an argument lies outside its range.
+    """
     if instances < 1 or size < 12 or noise < 0:
         raise InvalidValueError(
             f"`instances` must be >= 1, `size` >= 12 and `noise` >= 0; got {instances}, {size} and {noise}."
         )
     children = np.random.SeedSequence(seed).spawn(instances + 1)
-    drawn = [_volume(np.random.default_rng(child), size, noise) for child in children[1:]]
-    volumes, labels, spacing, tumours, load, liver, age = (np.stack(part) for part in zip(*drawn, strict=True))
-    truth = phantom_hazard(effect)
-    study = PhantomStudy(volumes, labels, spacing, tumours, load, liver, age, _nobody(instances), truth)
-    generator = np.random.default_rng(children[0])
-    outcome = truth.draw(torch.from_numpy(study.covariates), generator)
-    outcome = _censored(outcome, CensoringTarget(censored), generator)
-    return PhantomStudy(volumes, labels, spacing, tumours, load, liver, age, outcome, truth)
+    return (_phantom(np.random.default_rng(child), size, noise) for child in children[1:])
+
+
+def phantom_covariates(
+    load: Float64[np.ndarray, " instance"], age: Float64[np.ndarray, " instance"]
+) -> Float64[np.ndarray, "instance 2"]:
+    """What the hazard depends on: log(1 + load in ml) and age in years, both standardised by fixed numbers."""
+    return np.stack([(np.log1p(load) - LOAD_CENTRE) / LOAD_SPREAD, (age - AGE_CENTRE) / AGE_SPREAD], axis=1)
+
+
+def phantom_outcome(
+    load: Float64[np.ndarray, " instance"],
+    age: Float64[np.ndarray, " instance"],
+    *,
+    effect: LoadEffect = LoadEffect.CONSTANT,
+    censored: float = 0.3,
+    seed: int = 0,
+) -> SurvivalOutcome:
+    """The simulated survival of `phantom_survival`, from the load in ml and the age in years of all its patients.
+
+    Raises:
+        InvalidValueError: If `censored` lies outside [0, 1).
+    """
+    check_choice("effect", effect, LoadEffect)
+    generator = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+    outcome = phantom_hazard(effect).draw(torch.from_numpy(phantom_covariates(load, age)), generator)
+    return _censored(outcome, CensoringTarget(censored), generator)
 
 
 def phantom_hazard(effect: LoadEffect = LoadEffect.CONSTANT) -> PowerHazard:
@@ -166,10 +235,6 @@ def phantom_hazard(effect: LoadEffect = LoadEffect.CONSTANT) -> PowerHazard:
     scale = 0.02 if effect is LoadEffect.CONSTANT else 0.01
     grid = TimeGrid.equidistant(END_OF_STUDY, 60, "months")
     return PowerHazard(scale=scale, power=power, log_risk=weights, power_weights=changes, grid=grid)
-
-
-def _nobody(instances: int) -> SurvivalOutcome:
-    return SurvivalOutcome.from_arrays(np.ones(instances), np.zeros(instances, dtype=np.int64), "months")
 
 
 def _censored(outcome: SurvivalOutcome, target: CensoringTarget, generator: np.random.Generator) -> SurvivalOutcome:
@@ -183,29 +248,24 @@ def _censored(outcome: SurvivalOutcome, target: CensoringTarget, generator: np.r
     return SurvivalOutcome.from_arrays(np.minimum(time, ends), np.where(ends < time, 0, event), "months")
 
 
-Drawn = tuple[np.ndarray, np.ndarray, np.ndarray, np.int64, np.float64, np.float64, np.float64]
-
-
-def _volume(generator: np.random.Generator, size: int, noise: float) -> Drawn:
-    """One patient: volume, labels, spacing, number of tumours, load, liver volume, age."""
-    age = np.float64(np.clip(generator.normal(AGE_CENTRE, AGE_SPREAD), 30, 95))
+def _phantom(generator: np.random.Generator, size: int, noise: float) -> Phantom:
+    age = float(np.clip(generator.normal(AGE_CENTRE, AGE_SPREAD), 30, 95))
     spacing = np.array(FIELD_OF_VIEW) / size * generator.uniform(0.95, 1.05, 3)
     pose, stature = generator.normal(0, 6, 3), generator.uniform(0.9, 1.1)
     liver_scale = generator.uniform(0.8, 1.2)
     contrast, enhancement = generator.uniform(90, 130), generator.uniform(-75, -45)
-    centre = pose + stature * np.array([55.0, 5.0, 5.0])
+    centre = stature * np.array([55.0, 5.0, 5.0])
     radii = liver_scale * stature * np.array([68.0, 55.0, 62.0])
     number = int(generator.integers(0, 7))
     tumour_radii = generator.lognormal(math.log(13.0), 0.4, number).clip(6, 30)
     places = centre + radii * _in_ball(generator, number) * 0.62
-    grid = [(np.arange(size) - (size - 1) / 2) * step for step in spacing]
-    x, y, z = (axis.astype(np.float32) for axis in np.meshgrid(*grid, indexing="ij"))
+    turn, grain = generator.normal(0, TURN, 3), noise * generator.uniform(0.6, 1.4)
+    x, y, z = _patient_axes(size, spacing, pose, turn)
     edge = float(spacing.max()) / 2
 
-    across, deep = x - pose[0], y - pose[1]
-    body = _inside((across / (150 * stature)) ** 2 + (deep / (105 * stature)) ** 2, 105 * stature, edge)
-    inner = _inside((across / (132 * stature)) ** 2 + (deep / (88 * stature)) ** 2, 88 * stature, edge)
-    spine = _inside((across / 22) ** 2 + ((deep + 62 * stature) / 22) ** 2, 22.0, edge)
+    body = _inside((x / (150 * stature)) ** 2 + (y / (105 * stature)) ** 2, 105 * stature, edge)
+    inner = _inside((x / (132 * stature)) ** 2 + (y / (88 * stature)) ** 2, 88 * stature, edge)
+    spine = _inside((x / 22) ** 2 + ((y + 62 * stature) / 22) ** 2, 22.0, edge)
     away = sum(((each - middle) / radius) ** 2 for each, middle, radius in zip((x, y, z), centre, radii, strict=True))
     liver = _inside(np.asarray(away), float(radii.min()), edge)
     tumour = np.zeros_like(liver)
@@ -217,17 +277,33 @@ def _volume(generator: np.random.Generator, size: int, noise: float) -> Drawn:
     parts = ((body, -100.0), (inner, 40.0), (spine, 300.0), (liver, contrast), (tumour, contrast + enhancement))
     for share, value in parts:
         volume += share * (value - volume)
-    volume += generator.normal(0, noise, volume.shape).astype(np.float32)
+    volume += generator.normal(0, grain, volume.shape).astype(np.float32)
     labels = np.zeros(volume.shape, np.uint8)
     for share, organ in ((body, Organ.BODY), (spine, Organ.SPINE), (liver, Organ.LIVER), (tumour, Organ.TUMOUR)):
         labels[share >= 0.5] = organ.value
     millilitres = float(spacing.prod()) / 1000
-    load, whole = (
-        tumour.sum(dtype=np.float64) * millilitres,
-        np.maximum(liver, tumour).sum(dtype=np.float64) * millilitres,
-    )
-    found = (spacing, np.int64(number), np.float64(load), np.float64(whole - load), age)
-    return volume[None].astype(np.float32), labels, *found
+    load, whole = (float(each.sum(dtype=np.float64)) * millilitres for each in (tumour, liver))
+    return Phantom(volume.astype(np.float32), labels, spacing, number, load, whole, age)
+
+
+def _patient_axes(size: int, spacing: np.ndarray, pose: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Place of every voxel in the patient's own axes, in millimetres; the patient lies shifted and turned."""
+    steps = [(np.arange(size) - (size - 1) / 2) * step for step in spacing]
+    world = np.stack(np.meshgrid(*steps, indexing="ij")) - pose[:, None, None, None]
+    matrix = np.eye(3)
+    for axis, angle in enumerate(turn):
+        first, second = [each for each in range(3) if each != axis]
+        about = np.eye(3)
+        about[first, first] = about[second, second] = math.cos(angle)
+        about[first, second], about[second, first] = -math.sin(angle), math.sin(angle)
+        matrix = matrix @ about
+    return np.einsum("ij,jxyz->ixyz", matrix.T, world).astype(np.float32)
+
+
+def _affine(spacing: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    matrix = np.diag([*spacing, 1.0])
+    matrix[:3, 3] = -spacing * (np.array(shape) - 1) / 2
+    return matrix
 
 
 def _inside(squared: np.ndarray, radius: float, edge: float) -> np.ndarray:

@@ -35,6 +35,7 @@ _OPAQUE = 0.9
 _FADE = 0.6
 _OUTLINED = 0.4
 _PALE, _DARK = 0.92, 0.25
+_DIMMEST, _BRIGHTEST = 0.25, 0.9
 
 
 @styled
@@ -166,13 +167,20 @@ def _row(
 
 
 def overlay(axes: Axes, base: np.ndarray, values: np.ndarray, *, bound: float, tone: Colormap) -> None:
-    """A map over a grey picture (row, column), both with row 0 on top, with outlines that show the sign."""
-    axes.imshow(base, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    """A map over a grey picture (row, column), both with row 0 on top, with outlines that show the sign.
+
+    The picture is drawn with less contrast, so that faint colours are seen on its black and its white.
+    """
+    axes.imshow(_muted(base), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.imshow(painted(values, bound, tone), interpolation="nearest")
     for level, dashes in ((-_OUTLINED * bound, "dashed"), (_OUTLINED * bound, "solid")):
         filled = np.nan_to_num(values)
         if min(filled.shape) > 1 and filled.min() < level < filled.max() and _is_smooth(filled, level):
             axes.contour(filled, levels=[level], colors=[BLACK], linewidths=0.5, linestyles=[dashes])
+
+
+def _muted(brightness: np.ndarray | float) -> np.ndarray | float:
+    return _DIMMEST + (_BRIGHTEST - _DIMMEST) * brightness
 
 
 def _is_smooth(values: np.ndarray, level: float) -> bool:
@@ -235,7 +243,7 @@ def signed_bar(
 
     steps = np.linspace(-bound, bound, 257)
     over = painted(steps, bound, tone)
-    seen = ListedColormap(over[:, :3] * over[:, 3:] + under * (1 - over[:, 3:]))
+    seen = ListedColormap(over[:, :3] * over[:, 3:] + _muted(under) * (1 - over[:, 3:]))
     finite = values[np.isfinite(values)]
     above, below = bool((finite > bound).any()), bool((finite < -bound).any())
     extend = "both" if above and below else "max" if above else "min" if below else "neither"

@@ -79,7 +79,10 @@ def draw_attribution_ranking(
         known = np.isfinite(low) & np.isfinite(high)
         axes.hlines(rows[known], low[known], high[known], color=colour, linewidth=1.3)
         dots = np.asarray(one.importance, dtype=np.float64)[order]
-        axes.plot(dots, rows, marker=marker, color=colour, markersize=4.5, linestyle="none", label=shorten(one.label))
+        axes.plot(
+            dots, rows, marker=marker, color=colour, markersize=4.5, linestyle="none", label=shorten(one.label),
+            clip_on=False,
+        )  # fmt: skip
     axes.set_yticks(range(len(order)), [shorten(str(features[feature]), _NAME) for feature in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(left=0)

@@ -26,8 +26,12 @@ def importance_pictures(explanation: ExplanationOverTime, key: str) -> list[Bloc
     """What matters over all explained patients: ranking, subgroups, shares over time, and every patient at one time."""
     blocks: list[Block] = []
     ranking = explanation.ranking
-    unit = target_unit(explanation.target, explanation.unit)
-    label = with_unit(f"mean |contribution| to {target_words(explanation.target)}", unit)
+    lines = features_in_a_list(explanation)
+    label = with_unit(
+        f"mean |contribution| to {target_words(explanation.target)}", target_unit(explanation.target, explanation.unit)
+    )
+    if lines is not None and not lines[1].additive:
+        label = f"mean |attribution| to {target_words(explanation.target)} (scale of {lines[1].method})"
     if ranking is not None and ranking.features:
         known = any(each.lower is not None for each in ranking.features)
         caption = (
@@ -41,11 +45,10 @@ def importance_pictures(explanation: ExplanationOverTime, key: str) -> list[Bloc
         for number, (column, values) in enumerate(ranking.subgroups.items(), start=1):
             if len(values) <= _MOST_SETS:
                 blocks.append(_subgroup_plot(f"{key}-ranking-{number}", names, column, values, label))
-    lines = features_in_a_list(explanation)
     if lines is None or lines[1].instances < 2:
         return blocks
     attribution = lines[1]
-    if len(attribution.times) > 1:
+    if len(attribution.times) > 1 and len(names_of(attribution)) > 1:
         axes = draw_attribution_shares(attribution, None, order=colour_order(attribution))
         caption = "Share of each input in the absolute contributions over time, mean over the explained patients."
         table = _share_table(attribution)
@@ -85,7 +88,7 @@ def _subgroup_plot(
     values: Mapping[str, tuple[RankedFeature, ...]],
     label: str,
 ) -> Plot:
-    drawn = [_importances(f"{column}: {value}", features, found) for value, found in values.items()]
+    drawn = [_importances(f"{column}: {value.removesuffix('.0')}", features, found) for value, found in values.items()]
     axes = draw_attribution_ranking(features, drawn, label=label)
     caption = f"The same by {column}, in the order of the first group. Groups differ by their patients too."
     heads = (Column("Input", numeric=False), *(Column(each.label) for each in drawn))

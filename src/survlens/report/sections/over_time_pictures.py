@@ -33,7 +33,7 @@ GROUPS = "groups"
 
 _MOST_ITEMS = 3
 _MOST_ROWS = 15
-_SMOOTH_SHARE = 64
+_SMOOTH_SHARE, _LEAST_SHARE = 64, 16
 _NAMES = "ABCDEFGH"
 
 
@@ -84,7 +84,8 @@ def _of_patient(
     data = _curve_table(attribution, row)
     if attribution.prediction is not None:
         upper, _ = draw_explained_prediction(attribution, row, order=order)
-        caption = f"{_first_capital(whom)}. Above: the predicted {said}, and its mean over the references. Below: "
+        mean = "" if attribution.reference_prediction is None else ", and its mean over the references"
+        caption = f"{_first_capital(whom)}. Above: the predicted {said}{mean}. Below: "
     else:
         upper = draw_attribution_curves(attribution, row, order=order)
         caption = f"{_first_capital(whom)}: "
@@ -92,7 +93,7 @@ def _of_patient(
     blocks: list[Block] = [Plot(f"{key}-curves-{place + 1}", figure_of(upper), caption, f"Line plot. {caption}", data)]
     if not attribution.additive:
         return blocks
-    if len(attribution.times) > 1:
+    if len(attribution.times) > 1 and len(names_of(attribution)) > 1:
         stack = draw_attribution_stack(attribution, row, order=order)
         told = (
             f"{_first_capital(whom)}: the same contributions stacked, up where they raise the {said}, down where they "
@@ -143,7 +144,7 @@ def _of_pictures(explanation: ExplanationOverTime, name: str, attribution: Attri
     chosen, enlarged = _enlarged(chosen, pictures)
     told += enlarged
     size = chosen.values.shape[1 + chosen.dims.index("width")]
-    smooth = max(size / _SMOOTH_SHARE, 1.0)
+    smooth = min(max(size / _SMOOTH_SHARE, 1.0), size / _LEAST_SHARE)
     blocks: list[Block] = []
     for way, width in (("smoothed", smooth), ("raw", 0.0)):
         panels = draw_attribution_maps(chosen, pictures, names=labels, smooth=width)

@@ -1,0 +1,99 @@
+"""A training step of CoxVAE on volumes: time, memory and counted operations. Run: python benchmarks/volume_steps.py
+
+Every setting runs in a process of its own, so that its peak memory is its own. With sides behind it (16 32), those
+alone are run and the page is printed but not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from side_by_side import write
+from torch.utils.flop_counter import FlopCounterMode
+
+from survlens.core.outcome import SurvivalOutcome
+from survlens.models.cox_vae import cox_vae
+from survlens.training.objectives import CoxVAEObjective, TrainingProgress
+
+BATCH = {16: 16, 32: 16, 64: 4}
+SETTINGS = {
+    "fp32": {},
+    "fp32, channels last": {"channels_last": True},
+    "bf16, channels last": {"channels_last": True, "mixed": True},
+    "fp32, channels last, blocks twice": {"channels_last": True, "checkpointing": True},
+}
+
+
+def measured(side: int, setting: str) -> dict[str, float]:
+    """One step after a warm-up at a quarter of the batch: seconds by the clock and of the processor, memory, FLOP."""
+    options = dict(SETTINGS[setting])
+    mixed = options.pop("mixed", False)
+    shape = (2, side, side, side)
+    model = cox_vae(shape, mask_channels=1, template=True, **options).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    objective = CoxVAEObjective(tau=0.99)
+
+    def step(rows: int) -> None:
+        volumes = torch.rand(rows, *shape)
+        outcome = SurvivalOutcome.from_arrays(range(1, rows + 1), [1] * rows, "months")
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            value = objective(model, {"image": volumes}, outcome, TrainingProgress(0, 1, 0, 1))
+        value.total.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    rows = BATCH[side]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step(max(rows // 4, 1))
+    clock, processor = time.perf_counter(), time.process_time()
+    step(rows)
+    seconds, busy = time.perf_counter() - clock, time.process_time() - processor
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with FlopCounterMode(display=False) as counter:
+        step(1)
+    return {
+        "seconds": seconds,
+        "processor": busy,
+        "memory": (peak - before) / 2**20,
+        "flop": counter.get_total_flops(),
+        "weights": sum(weight.numel() for weight in model.parameters()),
+    }
+
+
+def main(sides: tuple[int, ...]) -> list[str]:
+    """The rows of the page."""
+    lines = [
+        "| side | batch | setting | s per step | processor s per step | memory above start (GiB) | GFLOP per volume |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for side in sides:
+        for setting in SETTINGS:
+            command = [sys.executable, str(Path(__file__)), "--one", str(side), setting]
+            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            lines.append(
+                f"| {side} | {BATCH[side]} | {setting} | {found['seconds']:.2f} | {found['processor']:.2f} | "
+                f"{found['memory']:.2f} | {found['flop'] / 1e9:.1f} |"
+            )
+    return lines
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measured(int(sys.argv[2]), sys.argv[3])))
+    elif sys.argv[1:]:
+        print("\n".join(main(tuple(map(int, sys.argv[1:])))))
+    else:
+        text = (
+            "One step (forward, backward, Adam) of CoxVAE: four residual blocks (16, 32, 64, 128 channels), latent 8, "
+            f"intensities and one mask, {torch.get_num_threads()} thread(s). GFLOP are counted over forward and "
+            "backward of one volume, multiplications and additions apart. Processor seconds grow little when other "
+            "programs share the machine; seconds by the clock do. 'Blocks twice' is gradient checkpointing."
+        )
+        write("volume_steps", "Training steps on volumes", [text, "", *main((32, 64))])

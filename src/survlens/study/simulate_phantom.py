@@ -1,0 +1,209 @@
+"""A cohort of phantoms as a folder: scans, masks, clinical table, a study file, and the truth apart from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from survlens.artifacts.atomic import write_text
+from survlens.artifacts.run_folder import write_json
+from survlens.core.errors import UsageError
+from survlens.data.simulate.phantom import (
+    LOG_HAZARD_PER_AGE,
+    LOG_HAZARD_PER_LOAD,
+    LoadEffect,
+    drawn_phantoms,
+    phantom_covariates,
+    phantom_hazard,
+    phantom_outcome,
+)
+from survlens.data.simulate.phantom_files import PhantomFormat, write_phantom_dicom, write_phantom_nifti
+
+RECORD = "simulation.json"
+TRUTH_TIMES = (6.0, 12.0, 24.0, 36.0, 48.0)
+"""Months at which truth.csv has the true survival."""
+
+
+_STUDY = """\
+# A made-up cohort: abdominal scans with liver tumours. Survival depends on tumour load and age, and on nothing else.
+# The truth is in truth.csv and hidden from every model. Change what you like, then: survlens run study.toml
+
+[study]
+name = "phantoms"
+description = "Can a model find in a scan what decides about survival?"
+seed = {seed}
+simulated = true
+data_note = "Drawn scans. The log-hazard rises with the log of tumour load and with age; the liver does not matter."
+
+[data]
+table = "cohort.csv"
+patient = "patient"
+time = "time"
+event = "event"
+unit = "months"
+scan = "scan"
+numeric = ["age"]
+
+[data.scans]
+window = [-160, 240]
+size = [{side}, {side}, {side}]
+
+[split]
+kind = "holdout"
+test_fraction = 0.3
+
+[[model]]
+name = "cnn"
+kind = "cox_cnn"
+label = "Cox CNN, 3-D"
+hidden = [8, 16]
+seeds = [{seed}]
+[model.fit]
+epochs = 20
+batch = 16
+learning_rate = 3e-3
+
+[[model]]
+name = "fusion"
+kind = "late_fusion"
+label = "Clinical Cox + CNN"
+members = ["cnn", "clinical_cox"]
+folds = 2
+
+[evaluation]
+horizons = [12, 24]
+bootstrap = 200
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomPlan:
+    """What is simulated.
+
+    Attributes:
+        patients: Number of patients, >= 1.
+        size: Voxels along each axis, >= 12.
+        effect: How the effect of tumour load depends on time.
+        kind: Kind of files.
+        seed: Seed of everything; the same plan writes the same bytes.
+    """
+
+    patients: int = 100
+    size: int = 64
+    effect: LoadEffect = LoadEffect.CONSTANT
+    kind: PhantomFormat = PhantomFormat.NIFTI
+    seed: int = 0
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The plan as it stands in the record of its folder."""
+        return {key: each.value if isinstance(each, Enum) else each for key, each in asdict(self).items()}
+
+
+def simulate_phantom(folder: Path, plan: PhantomPlan, on_patient: Callable[[int], object] | None = None) -> bool:
+    """Writes the cohort into `folder`, or what of it is missing there, and returns whether there was anything to do.
+
+    Args:
+        folder: A new or empty folder, or one that the same plan was begun in.
+        plan: What is simulated.
+        on_patient: Told after each patient how many are done.
+
+    Raises:
+        UsageError: If the folder holds something else.
+        MissingDependencyError: Without the extra `[imaging]`.
+    """
+    if not _begun(folder, plan):
+        write_json(folder / RECORD, {"simulated": True, "plan": plan.record, "complete": False})
+    elif _complete(folder):
+        return False
+    rows, truth, people = [], [], []
+    for number, phantom in enumerate(drawn_phantoms(plan.patients, size=plan.size, seed=plan.seed), start=1):
+        name = f"P{number:05d}"
+        if plan.kind is PhantomFormat.DICOM:
+            scan, mask, person = write_phantom_dicom(folder, name, phantom, seed=plan.seed * 1_000_003 + number)
+            people.append({"patient": name, **asdict(person)})
+        else:
+            scan, mask = write_phantom_nifti(folder, name, phantom)
+        rows.append({"patient": name, "age": phantom.age, "scan": scan, "mask": mask})
+        truth.append({
+            "patient": name, "load_ml": phantom.load, "tumours": phantom.tumours, "liver_ml": phantom.liver,
+        })  # fmt: skip
+        if on_patient is not None:
+            on_patient(number)
+    _write_tables(folder, plan, pd.DataFrame(rows), pd.DataFrame(truth))
+    if people:
+        _write_csv(folder / "identifiers.csv", pd.DataFrame(people))
+    write_json(folder / RECORD, {"simulated": True, "plan": plan.record, "complete": True})
+    return True
+
+
+def _write_tables(folder: Path, plan: PhantomPlan, cohort: pd.DataFrame, truth: pd.DataFrame) -> None:
+    load, age = truth["load_ml"].to_numpy(), cohort["age"].to_numpy()
+    outcome = phantom_outcome(load, age, effect=plan.effect, seed=plan.seed)
+    time, event = outcome.numpy()
+    cohort["age"] = age.round(6)
+    cohort.insert(1, "time", time.round(6).clip(1e-6))
+    cohort.insert(2, "event", event)
+    covariates = phantom_covariates(load, age)
+    truth["log_hazard"] = covariates @ np.array([LOG_HAZARD_PER_LOAD, LOG_HAZARD_PER_AGE])
+    times = torch.tensor(TRUTH_TIMES, dtype=torch.float64)
+    survival = phantom_hazard(plan.effect).predict(torch.from_numpy(covariates), times).survival.numpy()
+    for column, month in enumerate(TRUTH_TIMES):
+        truth[f"survival@{month:g}"] = survival[:, column]
+    _write_csv(folder / "truth.csv", truth.round(9))
+    _write_csv(folder / "cohort.csv", cohort)
+    if not (folder / "study.toml").exists():
+        write_text(folder / "study.toml", _STUDY.format(seed=plan.seed, side=min(plan.size, 32)))
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def _begun(folder: Path, plan: PhantomPlan) -> bool:
+    """Whether the folder holds a simulation by this plan.
+
+    Raises:
+        UsageError: If it holds anything else.
+    """
+    record = folder / RECORD
+    if not record.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} must be a new or empty folder; it holds other files. Choose another folder.")
+        return False
+    stands = _plan_in(record)
+    if stands is None:
+        raise UsageError(f"{record} must be the record of a simulation; it cannot be read. Choose another folder.")
+    differing = [key for key, value in plan.record.items() if stands.get(key) != value]
+    if differing:
+        said = ", ".join(f"{key} {stands.get(key)} there and {plan.record[key]} now" for key in differing)
+        raise UsageError(f"{folder} must hold the same simulation; it holds another: {said}. Choose another folder.")
+    return True
+
+
+def _plan_in(record: Path) -> Mapping[str, Any] | None:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    plan = found.get("plan") if isinstance(found, dict) else None
+    return plan if isinstance(plan, dict) else None
+
+
+def _complete(folder: Path) -> bool:
+    """Whether the simulation went through and every file of its table is still there."""
+    if not json.loads((folder / RECORD).read_text(encoding="utf-8")).get("complete"):
+        return False
+    tables = [folder / "cohort.csv", folder / "truth.csv"]
+    if not all(each.is_file() for each in tables):
+        return False
+    cohort = pd.read_csv(tables[0])
+    return all((folder / path).exists() for column in ("scan", "mask") for path in cohort[column])
