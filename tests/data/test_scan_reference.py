@@ -269,6 +269,7 @@ def patient(shared):
     return folder, structures, json.loads(golden.read_text())["mask"]
 
 
+@pytest.mark.slow
 def test_a_dicom_series_with_contours_is_prepared_in_its_place(patient, monkeypatch):
     folder, structures, golden = patient
     reference = ScanReference(folder / "ct", structures, "gtv-1")

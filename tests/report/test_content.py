@@ -109,6 +109,19 @@ def test_pictures_that_do_not_fit_are_refused(run_folder):
         read_content(run_folder)
 
 
+def test_of_volumes_the_slice_that_changes_is_shown_as_radiologists_read_it(run_folder):
+    path = run_folder / "explanations/coxvae_0.5/traversal.npz"
+    volumes = np.zeros((4, 7, 1, 6, 5, 3), dtype=np.float32)
+    volumes[:, -1, :, 5, 1, 2] = 1.0  # the patient's right, towards the back, upper slice
+    np.savez(
+        path, images=volumes, difference=volumes[:, -1] - volumes[:, 0], steps=np.arange(7.0), order=np.arange(1, 5)
+    )
+    (explanation,) = read_content(run_folder).explanations
+    assert explanation.traversal.images.shape == (4, 7, 1, 5, 6)
+    assert explanation.traversal.images[0, -1, 0, 3, 0] == 1.0
+    assert explanation.traversal.difference.sum() == 4.0
+
+
 def test_pickled_pictures_are_refused(run_folder):
     path = run_folder / "explanations/coxvae_0.5/traversal.npz"
     np.savez(path, images=np.array([{}]))

@@ -57,9 +57,13 @@ class FirstLayers:
 
         return slopes_of(raw, {**inputs, **given}, modalities, None)
 
-    def of_inputs(self, name: str, found: Float[Tensor, "line inner column"]) -> Float[Tensor, "line feature column"]:
-        """Sums of slopes by the inputs, from those by what the layer gives."""
-        return self.of[name].weight.detach().to(found.dtype).T @ found if name in self.of else found
+    def of_inputs(
+        self, name: str, found: Float[Tensor, "line inner column"], across: Float[Tensor, "line feature 1"]
+    ) -> Float[Tensor, "line feature column"]:
+        """Sums of slopes by the inputs times `across`, from those by what the layer gives."""
+        if name not in self.of:
+            return found * across
+        return (self.of[name].weight.detach().to(found.dtype).T @ found).mul_(across)
 
 
 def first_layers(held: HeldModel, inputs: Inputs, modalities: Sequence[str]) -> FirstLayers:

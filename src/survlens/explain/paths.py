@@ -181,9 +181,9 @@ def weighted_nodes(
         across = (end[name].double() - start[name].double()).reshape(len(of_rows), -1, 1)
         for found, outer, error in zip(values, outers, errors, strict=True):
             summed, *missed = outer.accumulate_rules(of_rows, grouped, rules)
-            found[name] = (layers.of_inputs(name, summed) * across).reshape(*shape, -1)
+            found[name] = layers.of_inputs(name, summed, across).reshape(*shape, -1)
             for each in missed:
-                change = layers.of_inputs(name, each.to(slope.dtype)) * across.to(slope.dtype)
+                change = layers.of_inputs(name, each.to(slope.dtype), across.to(slope.dtype))
                 torch.maximum(error, _by_path(start, name, change.abs_().amax(1).double(), paths), out=error)
     return [PathIntegral(found, error) for found, error in zip(values, errors, strict=True)]
 

@@ -80,10 +80,13 @@ def _traversal(path: Path, n_dimensions: int) -> Traversal | None:
         raise CorruptFileError(
             f"`traversal.npz` must hold images, difference, steps and order; got an error: {err}. {_REMEDY}"
         ) from err
+    if images.ndim == 6 and difference.ndim == 5 and images.shape[-1]:
+        images, difference = _axial(images, difference)
     fits = images.ndim == 5 and steps.ndim == 1 and images.shape[1] == len(steps)
     if not fits or difference.shape != images.shape[:1] + images.shape[2:]:
         raise CorruptFileError(
-            "`images` must be (dimension, step, channel, height, width) and `difference` the same without step; "
+            "`images` must be (dimension, step, channel, height, width), or volumes (dimension, step, channel, x, y, z), "
+            "and `difference` the same without step; "
             f"got {images.shape}, {difference.shape} and {len(steps)} steps. {_REMEDY}"
         )
     numbers = tuple(range(1, len(images) + 1)) if len(images) == n_dimensions else tuple(int(n) for n in order)
@@ -92,3 +95,9 @@ def _traversal(path: Path, n_dimensions: int) -> Traversal | None:
             f"`order` must name the dimension of each picture row; got {len(numbers)} for {len(images)} rows. {_REMEDY}"
         )
     return Traversal(images.astype(np.float64), difference.astype(np.float64), steps.astype(np.float64), numbers)
+
+
+def _axial(images: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One axial slice of volumes (..., x, y, z), that in which most changes, with the patient's right on the left."""
+    at = int(np.abs(difference).sum(axis=tuple(range(difference.ndim - 1))).argmax())
+    return tuple(each[..., ::-1, ::-1, at].swapaxes(-1, -2) for each in (images, difference))  # type: ignore[return-value]

@@ -87,6 +87,7 @@ def test_every_golden_feature_has_its_test(in_space, in_plane):
     assert len(IN_SPACE) + len(IN_PLANE) == 107 + 102
 
 
+@pytest.mark.slow
 def test_features_from_the_dicom_files_are_the_same(shared, in_space):
     pytest.importorskip("pydicom", reason="reading DICOM needs the extra `imaging`")
     from survlens.data.contours import read_structures, structure_mask
