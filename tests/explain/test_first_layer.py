@@ -64,7 +64,8 @@ def test_the_layer_of_a_wide_table_is_found_and_gives_its_slopes() -> None:
         raw, inner = layers.slopes(held, x, ["table"])
         assert inner["table"].shape == (5, 5, 4)
         expected_raw, expected = raw_slopes(held, x, ["table"])
-        found = layers.of_inputs("table", inner["table"].transpose(1, 2), torch.ones(5, WIDE, 1).double()).transpose(1, 2)
+        across = torch.ones((5, WIDE, 1), dtype=torch.float64)
+        found = layers.of_inputs("table", inner["table"].transpose(1, 2), across).transpose(1, 2)
     torch.testing.assert_close(raw, expected_raw, rtol=0, atol=1e-14)
     torch.testing.assert_close(found, expected["table"], rtol=0, atol=1e-14)
 

@@ -85,8 +85,8 @@ def _traversal(path: Path, n_dimensions: int) -> Traversal | None:
     fits = images.ndim == 5 and steps.ndim == 1 and images.shape[1] == len(steps)
     if not fits or difference.shape != images.shape[:1] + images.shape[2:]:
         raise CorruptFileError(
-            "`images` must be (dimension, step, channel, height, width), or volumes (dimension, step, channel, x, y, z), "
-            "and `difference` the same without step; "
+            "`images` must be (dimension, step, channel, height, width), or with x, y and z for volumes, and "
+            "`difference` the same without step; "
             f"got {images.shape}, {difference.shape} and {len(steps)} steps. {_REMEDY}"
         )
     numbers = tuple(range(1, len(images) + 1)) if len(images) == n_dimensions else tuple(int(n) for n in order)
