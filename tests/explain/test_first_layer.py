@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from survlens.core.grid import TimeGrid
 from survlens.explain.expected import GradSHAP
@@ -27,10 +29,10 @@ class Twice(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(WIDE, 4), nn.Linear(4, 4)
+        self.first, self.second = nn.Linear(WIDE, 4), nn.Linear(4, 8)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(torch.tanh(self.first(x))) + x[:, :4]
+        return self.second(torch.tanh(self.first(x))) + x[:, :8]
 
 
 class Shared(nn.Module):
@@ -38,10 +40,52 @@ class Shared(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Linear(WIDE, 4)
+        self.first = nn.Linear(WIDE, 8)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(self.first(x)) * self.first(x)
+
+
+class Masked(nn.Linear):
+    """Multiplies by something else than its weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight * (torch.arange(self.in_features) % 2), self.bias)
+
+
+class InParts(nn.Module):
+    """Calls its first layer for a few rows at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = plain(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.inner(part) for part in x.split(16)])
+
+
+class Recomputed(nn.Module):
+    """Computes its layers again on the way back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = plain(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inner, x, use_reentrant=False)  # type: ignore[return-value]
+
+
+class NowAndThen(nn.Module):
+    """Calls its first layer once more for some rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(WIDE, 4), nn.Linear(4, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(x))
+        hidden = hidden + 0.3 * self.first(2 * x) if bool((x[:, 0] > 1).any()) else hidden
+        return self.second(hidden)
 
 
 def model(encoder: nn.Module, width: int = 4) -> SurvivalModel:
@@ -52,8 +96,12 @@ def inputs(rows: int, seed: int) -> dict[str, Tensor]:
     return {"table": torch.randn((rows, WIDE), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)}
 
 
-def plain() -> nn.Module:
-    return nn.Sequential(nn.Linear(WIDE, 4), nn.Tanh(), nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, 6))
+def plain(outputs: int = 6) -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDE, 4), nn.Tanh(), nn.Linear(4, 4), nn.SiLU(), nn.Linear(4, outputs))
+
+
+def masked() -> nn.Module:
+    return nn.Sequential(Masked(WIDE, 4), nn.Tanh(), nn.Linear(4, 8))
 
 
 def test_the_layer_of_a_wide_table_is_found_and_gives_its_slopes() -> None:
@@ -61,7 +109,7 @@ def test_the_layer_of_a_wide_table_is_found_and_gives_its_slopes() -> None:
     with held_still(subject) as held:
         layers = first_layers(held, x, ["table"])
         assert set(layers.of) == {"table"}
-        raw, inner = layers.slopes(held, x, ["table"])
+        _, raw, inner = layers.slopes(held, x, ["table"])
         assert inner["table"].shape == (5, 5, 4)
         expected_raw, expected = raw_slopes(held, x, ["table"])
         across = torch.ones((5, WIDE, 1), dtype=torch.float64)
@@ -70,12 +118,46 @@ def test_the_layer_of_a_wide_table_is_found_and_gives_its_slopes() -> None:
     torch.testing.assert_close(found, expected["table"], rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("encoder", [Twice, Shared, lambda: nn.Linear(WIDE, WIDE)])
+@pytest.mark.parametrize("encoder", [Twice, Shared, masked, lambda: nn.Linear(WIDE, WIDE)])
 def test_no_layer_is_taken_where_the_table_enters_in_another_way(encoder: Callable[[], nn.Module]) -> None:
     made = encoder()
-    subject = model(made, 4 if isinstance(made, Twice | Shared) else WIDE)
+    subject = model(made, WIDE if isinstance(made, nn.Linear) else 8)
     with held_still(subject) as held:
         assert not first_layers(held, inputs(3, 1), ["table"]).of
+
+
+@pytest.mark.parametrize("encoder", [Twice, Shared, masked, InParts, Recomputed, plain])
+def test_contributions_are_those_of_autograd_on_the_whole_curve(encoder: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(5)
+    subject = model(encoder(), 6 if encoder is plain else 8)
+    x, start = inputs(6, 1), inputs(4, 2)
+    x["table"][0, 0], start["table"][:, 0] = 3.0, -3.0
+    times = torch.tensor([3.0, 11.0, 18.5], dtype=torch.float64)
+    places, weights = np.polynomial.legendre.leggauss(9)
+    expected = torch.zeros(6, WIDE, 3, dtype=torch.float64)
+    for reference in start["table"]:
+        for place, weight in zip((1 + places) / 2, weights / 2, strict=True):
+            at = (reference + place * (x["table"] - reference)).requires_grad_(True)
+            curves = subject.predict_survival({"table": at}, times).survival
+            for column in range(3):
+                (slope,) = torch.autograd.grad(curves[:, column].sum(), at, retain_graph=True)
+                expected[..., column] += weight / 4 * slope * (x["table"] - reference)
+    found = GradSHAP(References.all(start), GaussLegendre(9, 9))(subject, x, times)["table"]
+    torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-13)
+
+
+def test_rows_for_which_the_layer_is_called_otherwise_are_taken_without_it() -> None:
+    subject, x = model(NowAndThen(), 8), inputs(4, 3)
+    x["table"][:, 0] = 0.0
+    with held_still(subject) as held:
+        layers = first_layers(held, x, ["table"])
+        assert set(layers.of) == {"table"}
+        x["table"][2, 0] = 2.0
+        used, raw, slopes = layers.slopes(held, x, ["table"])
+        assert not used.of
+        expected_raw, expected = raw_slopes(held, x, ["table"])
+    assert torch.equal(raw, expected_raw)
+    assert torch.equal(slopes["table"], expected["table"])
 
 
 def test_contributions_are_those_of_a_network_whose_layer_is_not_seen() -> None:

@@ -11,7 +11,7 @@ from survlens.core.errors import InvalidValueError
 from survlens.core.protocols import Inputs
 from survlens.encoders.pooling import MeanPooling, MultipleInstance
 from survlens.explain.held import HeldModel, held_still
-from survlens.explain.jacobian import Strategy, raw_pullback, raw_pushforward, raw_slopes
+from survlens.explain.jacobian import Strategy, pushforward, raw_pullback, raw_slopes
 from survlens.heads.cox_time import CoxTime
 from survlens.models.survival_model import SurvivalModel
 
@@ -62,7 +62,7 @@ def test_pullback_and_pushforward_are_products_with_the_slopes(row: Row) -> None
         _, pulled = raw_pullback(held, table(), cotangent, ("table",))
         _, again = raw_pullback(held, table(), lambda raw: cotangent, ("table",))
         direction = table(seed=3)["table"]
-        _, pushed = raw_pushforward(held, table(), {"table": direction})
+        _, pushed = pushforward(held.raw, table(), {"table": direction})
     assert torch.allclose(pulled["table"], torch.einsum("nm,nmp->np", cotangent, slopes), rtol=1e-10, atol=1e-13)
     assert torch.equal(again["table"], pulled["table"])
     assert torch.allclose(pushed, torch.einsum("nmp,np->nm", slopes, direction), rtol=1e-10, atol=1e-13)
@@ -106,7 +106,7 @@ def test_layers_without_a_forward_derivative_go_by_reverse() -> None:
     with held_still(model) as held:
         expected = by_loop(held, inputs)
         _, slopes = raw_slopes(held, inputs, ("table",))
-        _, moved = raw_pushforward(held, inputs, {"table": torch.ones_like(inputs["table"])})
+        _, moved = pushforward(held.raw, inputs, {"table": torch.ones_like(inputs["table"])})
     assert torch.allclose(slopes["table"], expected, rtol=1e-10)
     assert torch.allclose(moved, expected.sum(2), rtol=1e-10)
 

@@ -22,6 +22,7 @@ from survlens.explain.held import HeldModel
 from survlens.explain.jacobian import is_last_narrower, raw_slopes, slopes_of
 from survlens.heads.cox_time import CoxTime
 
+_TRIALS = 3  # rows
 _WORTH = 1.5  # times as many columns as outputs of the layer, or nothing is won
 
 
@@ -41,19 +42,31 @@ class FirstLayers:
 
     def slopes(
         self, held: HeldModel, inputs: Inputs, modalities: Sequence[str]
-    ) -> tuple[Float[Tensor, "instance raw"], dict[str, Tensor]]:
-        """Raw outputs, and slopes by what the layers give, or by the input itself where there is no layer."""
+    ) -> tuple[FirstLayers, Float[Tensor, "instance raw"], dict[str, Tensor]]:
+        """The layers that serve these rows, raw outputs, and slopes by what the layers give, or by the input itself."""
         chosen = {name: layer for name, layer in self.of.items() if name in modalities}
-        if not chosen:
-            return raw_slopes(held, inputs, modalities)
+        if chosen:
+            try:
+                return self, *self._thin(held, inputs, modalities, chosen)
+            except _CalledOtherwiseError:
+                pass
+        return FirstLayers({}), *raw_slopes(held, inputs, modalities)
+
+    def _thin(
+        self, held: HeldModel, inputs: Inputs, modalities: Sequence[str], chosen: Mapping[str, nn.Linear]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             given = {name: layer(inputs[name]) for name, layer in chosen.items()}
 
         def raw(moved: Inputs) -> Tensor:
+            calls: list[str] = []
             with ExitStack() as hooks:
                 for name, layer in chosen.items():
-                    hooks.callback(layer.register_forward_hook(partial(_instead, moved[name])).remove)
-                return held.raw({name: inputs[name] if name in chosen else each for name, each in moved.items()})
+                    hooks.callback(layer.register_forward_hook(partial(_instead, name, moved[name], calls)).remove)
+                result = held.raw({name: inputs[name] if name in chosen else each for name, each in moved.items()})
+            if sorted(calls) != sorted(chosen):
+                raise _CalledOtherwiseError
+            return result
 
         return slopes_of(raw, {**inputs, **given}, modalities, None)
 
@@ -67,7 +80,7 @@ class FirstLayers:
 
 
 def first_layers(held: HeldModel, inputs: Inputs, modalities: Sequence[str]) -> FirstLayers:
-    """The linear layers through which alone wide tables enter the network, found by a trial with one row.
+    """The linear layers through which alone wide tables enter the network, found by a trial with a few rows.
 
     Args:
         held: The model.
@@ -86,27 +99,51 @@ def _first_layer(held: HeldModel, inputs: Inputs, name: str) -> nn.Linear | None
     layers = [
         each
         for each in held.model.modules()
-        if isinstance(each, nn.Linear) and each.in_features == columns >= _WORTH * each.out_features
+        if type(each) is nn.Linear and each.in_features == columns >= _WORTH * each.out_features
     ]
     if not layers:
         return None
-    one = select_rows(inputs, torch.zeros(1, dtype=torch.int64, device=held.device))
-    moving = one[name].detach().requires_grad_(True)
-    calls: list[tuple[nn.Linear, Tensor]] = []
+    few = torch.linspace(0, len(inputs[name]) - 1, _TRIALS, device=held.device).long()
+    rows = select_rows(inputs, few)
+    moving = rows[name].detach().requires_grad_(True)
+    calls: list[tuple[nn.Module, Tensor]] = []
 
     def keep(layer: nn.Module, given: tuple[Any, ...], result: Tensor) -> None:
-        calls.append((layer, result))  # type: ignore[arg-type]
+        calls.append((layer, result))
 
     with torch.enable_grad(), ExitStack() as hooks:
         for layer in layers:
             hooks.callback(layer.register_forward_hook(keep).remove)
-        raw = held.raw({**one, name: moving})
+        raw = held.raw({**rows, name: moving})
     users = list(_users(raw, moving))
     called = [layer for layer, result in calls if len(users) == 1 and result.grad_fn is users[0]]
-    return called[0] if len(called) == 1 and sum(layer is called[0] for layer, _ in calls) == 1 else None
+    found = next((layer for layer in layers if called == [layer]), None)
+    return found if found is not None and _gives_the_slopes(held, rows, name, found) else None
 
 
-def _instead(result: Tensor, layer: nn.Module, given: tuple[Any, ...], own: Tensor) -> Tensor:
+def _gives_the_slopes(held: HeldModel, rows: Inputs, name: str, layer: nn.Linear) -> bool:
+    """Whether slopes by way of the layer are those taken without it."""
+    try:
+        layers, _, inner = FirstLayers({name: layer}).slopes(held, rows, [name])
+    except RuntimeError:  # layers that are computed again on the way back
+        return False
+    if not layers.of:
+        return False
+    expected = raw_slopes(held, rows, [name])[1][name]
+    found = inner[name] @ layer.weight.detach()
+    return bool((found - expected).abs().max() <= 1e3 * torch.finfo(held.dtype).eps * expected.abs().max())
+
+
+class _CalledOtherwiseError(Exception):
+    """A layer was not called once with all rows."""
+
+
+def _instead(
+    name: str, result: Tensor, calls: list[str], layer: nn.Module, given: tuple[Any, ...], own: Tensor
+) -> Tensor:
+    calls.append(name)
+    if own.shape != result.shape:
+        raise _CalledOtherwiseError
     return result
 
 

@@ -105,19 +105,6 @@ def raw_pullback(
     return raw.detach(), dict(zip(moving, found, strict=True))
 
 
-def raw_pushforward(
-    held: HeldModel, inputs: Inputs, directions: Mapping[str, Float[Tensor, "row *feature"]]
-) -> tuple[Float[Tensor, "instance raw"], Float[Tensor, "instance raw"]]:
-    """Raw outputs u(x), and their derivative along `directions`, by one forward pass.
-
-    Args:
-        held: The model.
-        inputs: Inputs of the points.
-        directions: Direction of each modality that moves, in the shape of its input.
-    """
-    return pushforward(held.raw, inputs, directions)
-
-
 def pushforward(
     function: Callable[[Inputs], Tensor], inputs: Inputs, directions: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -172,6 +159,8 @@ def slopes_of(
         moving = _moving(inputs, modalities)
         value = function({**inputs, **moving})
         width = value.shape[1]
+        if not value.requires_grad:
+            return value, {name: _no_slopes(tensor, width) for name, tensor in moving.items()}
         features = sum(prod(inputs[name].shape[1:]) for name in modalities)
         if strategy is None and 2 * features < width and _is_table(inputs, modalities):
             try:
@@ -204,9 +193,16 @@ def _batched(value: Tensor, moving: Moving) -> Slopes:
         is_grads_batched=True,
         retain_graph=True,
         allow_unused=True,
-        materialize_grads=True,
     )
-    return {name: slope.transpose(0, 1).contiguous() for name, slope in zip(moving, found, strict=True)}
+    return {
+        name: _no_slopes(tensor, width) if slope is None else slope.transpose(0, 1).contiguous()
+        for (name, tensor), slope in zip(moving.items(), found, strict=True)
+    }
+
+
+def _no_slopes(tensor: Tensor, width: int) -> Tensor:
+    """Slopes by an input that the raw output does not depend on."""
+    return tensor.new_zeros((len(tensor), width, *tensor.shape[1:]))
 
 
 def _forward_slopes(
@@ -318,6 +314,8 @@ def _moving(inputs: Inputs, modalities: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _reverse(value: Tensor, moving: Moving, weights: Tensor, again: bool = False) -> tuple[Tensor, ...]:
+    if not value.requires_grad:
+        return tuple(torch.zeros_like(tensor) for tensor in moving.values())
     return torch.autograd.grad(
         value, list(moving.values()), weights, retain_graph=again, allow_unused=True, materialize_grads=True
     )

@@ -165,7 +165,7 @@ def weighted_nodes(
     paths, nodes = rows_of_modality(start, held.modalities[0]), len(where)
     path = torch.arange(paths, device=held.device).repeat_interleave(nodes)
     inside = points_between(held, start, end, path, where.repeat(paths))
-    raw, slopes = layers.slopes(held, inside, modalities)
+    layers, raw, slopes = layers.slopes(held, inside, modalities)
     raw = raw.unflatten(0, (paths, nodes))
     values: list[dict[str, Tensor]] = [{} for _ in outers]
     errors = [raw.new_zeros((paths, len(outer.columns)), dtype=torch.float64) for outer in outers]
