@@ -137,3 +137,12 @@ def test_a_quantile_that_no_derivative_can_speak_of_is_refused():
         survival_quantile()(Known(Interpolation.STEP), TIMES)
     with pytest.raises(InvalidValueError, match="got 1 rows that stay above S = 0.2"):
         survival_quantile(0.8)(Known(), TIMES)
+
+
+def test_targets_with_other_settings_have_other_labels():
+    names = {survival_quantile(share).name for share in (0.1, 0.5, 0.1000001)}
+    assert names == {"survival_quantile(0.1)", "survival_quantile(0.5)", "survival_quantile(0.1000001)"}
+    for build in (restricted_mean, risk_at, lambda horizon: time_lost_to(1, horizon)):
+        assert not torch.equal(build(5.0).axis(TIMES), build(6.0).axis(TIMES))
+    assert survival_quantile().has_kinks
+    assert not restricted_mean(5.0).has_kinks

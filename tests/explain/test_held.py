@@ -61,7 +61,7 @@ def test_untouched_after_a_time_out_of_range() -> None:
 def test_untouched_after_an_exception_inside() -> None:
     whole = model()
     before = state(whole)
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(InvalidValueError, match=r"rows of 'table' of the shape \(5,\) where \(2,\) is due"):
         Gradient()(whole, {"table": torch.ones((3, 5))}, TIMES)
     assert state(whole) == before
 

@@ -74,6 +74,33 @@ def test_exact_values_are_means_over_all_orders(build) -> None:
     torch.testing.assert_close(found.values, slow, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("drawn", [False, True])
+def test_tables_of_two_values_share_values_with_references(drawn: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    background = {"table": torch.randint(0, 2, (12, WIDTH), generator=generator).to(INSTANCES["table"])}
+    background["table"][:, 1] = 1  # a constant column
+    instances = {"table": torch.cat([background["table"][:2], 1 - background["table"][:1]])}
+    instances["table"][:, 1] = 1
+    references = References(background, "rows of zeros and ones", drawn=drawn)
+    for model in (logistic(), cox_network()):
+        found = ExactSHAP(references)(model, instances, TIMES)["table"]
+        slow = by_permutations(
+            model, instances, references, TIMES, lambda m, x, t: m.predict_survival(x, t).survival.double()
+        )
+        torch.testing.assert_close(found.values, slow, rtol=0, atol=1e-12)
+        assert float(found.values[:, 1].abs().max()) == 0
+        assert (found.sampling_error is not None) is drawn
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_an_instance_may_be_one_of_its_references(count: int) -> None:
+    references = References.all({"table": INSTANCES["table"][:1].expand(count, -1).clone()})
+    found = ExactSHAP(references)(logistic(), {"table": INSTANCES["table"][:1]}, TIMES[:1])["table"]
+    assert found.values.shape == (1, WIDTH, 1)
+    assert float(found.values.abs().max()) == 0
+    assert found.sampling_error is None or float(found.sampling_error.abs().max()) == 0
+
+
 def test_a_cause_is_explained_by_its_incidence() -> None:
     model = two_causes()
     found = [ExactSHAP(REFERENCES)(model, INSTANCES, TIMES, incidence_of(cause))["table"].values for cause in (1, 2)]

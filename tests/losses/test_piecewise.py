@@ -13,7 +13,8 @@ from contracts.strategies import UNIT, Case, cases, whole_outcomes
 from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
-from survlens.losses.piecewise import exposed_shares, log_softplus, piecewise_hazard_loss
+from survlens.core.surfaces import log_softplus
+from survlens.losses.piecewise import exposed_shares, piecewise_hazard_loss
 
 GRID = TimeGrid(torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64), UNIT)
 

@@ -31,7 +31,9 @@ class Attribution:
     Where `additive`, the contributions of an instance over all modalities sum to F(x) - E F(x'), with F the target and
     x' the reference; `completeness_gap` is what they miss of it. Three doubts are told apart: the numerical error of
     the path integral (`quadrature_error`), the error from drawing references (`sampling_error`), and the gap, which is
-    a diagnostic only, since a rule can force it to 0 whatever else is wrong.
+    a diagnostic only, since a rule can force it to 0 whatever else is wrong. Where a network is integrated piece by
+    piece without nodes, the numerical error is the mean over the references of the size of their gaps, so there the two
+    are not independent.
 
     Attributes:
         values: One row per instance, or per item where an instance has several; the axes `dims`; then times.
@@ -48,7 +50,8 @@ class Attribution:
         reference_prediction: Its mean over the references of each instance.
         completeness_gap: F(x) - E F(x') - (sum of contributions), over all modalities; per instance and time.
         quadrature_error: Estimated numerical error of a contribution, the largest over features; per instance and time.
-        sampling_error: Standard error of `values` over the drawn references; in the shape of `values`.
+        sampling_error: Standard error of `values` over the drawn references; in the shape of `values`. Where many times
+            are asked at once, explainers may take it at a few: then it is right to a share of its largest value.
         rows: Instance of each row of `values` where an instance has several items, else None.
         affine: Voxel to world matrix of the scan, or one per instance; None without geometry.
         notes: What a reader should know of how the values came about.
@@ -300,7 +303,7 @@ class Attribution:
 def _positions(index: int | slice | Sequence[int] | np.ndarray | Tensor, count: int) -> np.ndarray:
     """Positions that `index` picks out of `count`."""
     if isinstance(index, slice):
-        return np.arange(count)[index]
+        return np.arange(count)[index].copy()  # torch knows no negative strides
     chosen = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
     chosen = chosen if chosen.size else chosen.astype(np.int64)
     try:

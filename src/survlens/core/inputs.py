@@ -99,13 +99,32 @@ def select_rows(inputs: Inputs, rows: Int64[Tensor, " chosen"]) -> dict[str, Ten
     return selected
 
 
+def check_tensors(inputs: Inputs) -> None:
+    """Refuses what is no mapping from names to tensors.
+
+    Raises:
+        InvalidTypeError: If `inputs` are no mapping, or hold anything but tensors.
+    """
+    if not isinstance(inputs, Mapping):
+        raise InvalidTypeError(
+            f"`inputs` must be a mapping from names of modalities to tensors; got {type(inputs).__name__}. "
+            'Pass {"table": rows}, with the names of the model.'
+        )
+    for name, tensor in inputs.items():
+        if not isinstance(tensor, Tensor):
+            raise InvalidTypeError(
+                f"`inputs[{name!r}]` must be a tensor; got {type(tensor).__name__}. Convert it: torch.as_tensor(rows)."
+            )
+
+
 def check_inputs(inputs: Inputs, modalities: Iterable[str]) -> int:
     """Number of rows of `inputs`, once they are known to hold `modalities` with one number of rows.
 
     Raises:
         InvalidValueError: If a modality is not there, numbers of rows differ, or counts do not add up to the items.
-        InvalidTypeError: If presence is not boolean, or counts are not int64.
+        InvalidTypeError: If `inputs` are no mapping of tensors, presence is not boolean, or counts are not int64.
     """
+    check_tensors(inputs)
     modalities = tuple(modalities)
     missing = [name for name in modalities if name not in inputs]
     if missing:

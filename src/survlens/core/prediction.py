@@ -37,6 +37,9 @@ class Extrapolate(Enum):
 
 Times = Sequence[float] | np.ndarray | Tensor | float
 
+TIME_ROUNDING = 2.0**-23
+"""A time past the last knot by no more than this share of it, the rounding of float32, is the last knot."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SurvivalPrediction:
@@ -50,6 +53,8 @@ class SurvivalPrediction:
         interpolation: What the curve does between knots.
         unit: Unit of `times`.
         log_hazard_rate: log of the exact hazard rate at the knots, from heads that know it; None otherwise.
+        log_rise: log of the rise of -log S from the knot before (or 0) to each knot, from heads that know it; None
+            otherwise. A rise too small for the difference of `log_survival` keeps its digits here.
 
     Raises:
         InvalidValueError: If shapes disagree, times do not increase, or a curve rises or leaves [0, 1].
@@ -60,6 +65,7 @@ class SurvivalPrediction:
     interpolation: Interpolation
     unit: str
     log_hazard_rate: Float[Tensor, "instance time"] | None = None
+    log_rise: Float[Tensor, "instance time"] | None = None
 
     def __post_init__(self) -> None:
         check_choice("interpolation", self.interpolation, Interpolation)
@@ -69,11 +75,12 @@ class SurvivalPrediction:
                 "`log_survival` must have one row per instance and one column per time; "
                 f"got {tuple(log_survival.shape)} for {tuple(times.shape)} times."
             )
-        if self.log_hazard_rate is not None and self.log_hazard_rate.shape != log_survival.shape:
-            raise InvalidValueError(
-                "`log_hazard_rate` must have the shape of `log_survival`; "
-                f"got {tuple(self.log_hazard_rate.shape)} and {tuple(log_survival.shape)}."
-            )
+        for name, known in (("log_hazard_rate", self.log_hazard_rate), ("log_rise", self.log_rise)):
+            if known is not None and known.shape != log_survival.shape:
+                raise InvalidValueError(
+                    f"`{name}` must have the shape of `log_survival`; "
+                    f"got {tuple(known.shape)} and {tuple(log_survival.shape)}."
+                )
         if bool((times <= 0).any()) or bool((times.diff() <= 0).any()) or not bool(torch.isfinite(times).all()):
             raise InvalidValueError(
                 "`times` must be finite, > 0 and strictly increasing, since S(0) = 1 is not stored; "
@@ -95,8 +102,8 @@ class SurvivalPrediction:
 
     def __getitem__(self, index: slice | Tensor | np.ndarray | Sequence[int]) -> SurvivalPrediction:
         rows = row_index(index)
-        rate = None if self.log_hazard_rate is None else self.log_hazard_rate[rows]
-        return SurvivalPrediction(self.times, self.log_survival[rows], self.interpolation, self.unit, rate)
+        known = (None if each is None else each[rows] for each in (self.log_hazard_rate, self.log_rise))
+        return SurvivalPrediction(self.times, self.log_survival[rows], self.interpolation, self.unit, *known)
 
     @property
     def survival(self) -> Float[Tensor, "instance time"]:
@@ -127,10 +134,10 @@ class SurvivalPrediction:
         """
         if self.log_hazard_rate is not None:
             return self.log_hazard_rate.exp()
-        return self._rate(torch.arange(self.times.shape[0], device=self.times.device), self.log_survival)
+        return self._log_rate(torch.arange(self.times.shape[0], device=self.times.device), self.log_survival).exp()
 
-    def _rate(self, interval: Tensor, log_survival_there: Tensor) -> Tensor:
-        """Slope of -log S just before a time that lies in `interval` (index of the knot that ends it)."""
+    def _log_rate(self, interval: Tensor, log_survival_there: Tensor) -> Tensor:
+        """Log of the slope of -log S just before a time that lies in `interval` (index of the knot that ends it)."""
         if self.interpolation is Interpolation.STEP:
             raise InvalidValueError(
                 "`hazard_rate` must not be asked of a step curve, which jumps; got interpolation=STEP. "
@@ -140,9 +147,13 @@ class SurvivalPrediction:
         width = torch.nn.functional.pad(self.times[:-1], (1, 0))
         width = (self.times - width).to(self.log_survival.dtype)
         if self.interpolation is Interpolation.EXPONENTIAL:
-            return ((before - self.log_survival) / width)[:, interval]
-        density = (surfaces.pmf_from_log_survival(self.log_survival) / width)[:, interval]
-        return density / log_survival_there.exp()
+            log_rise = (before - self.log_survival).log() if self.log_rise is None else self.log_rise
+            return (log_rise - width.log())[:, interval]
+        if self.log_rise is None:
+            density = (surfaces.pmf_from_log_survival(self.log_survival) / width)[:, interval]
+            return (density / log_survival_there.exp()).log()
+        log_density = before + surfaces.log_hazard_from_log_rise(self.log_rise) - width.log()
+        return log_density[:, interval] - log_survival_there
 
     def at(self, times: Times, *, extrapolate: Extrapolate | str | None = None) -> SurvivalPrediction:
         """The prediction at other times, by the stored rule.
@@ -156,10 +167,10 @@ class SurvivalPrediction:
         """
         asked = torch.as_tensor(times, dtype=self.times.dtype, device=self.times.device).reshape(-1)
         last = float(self.times[-1])
-        if extrapolate is None and bool((asked > last * (1 + 1e-12)).any()):
+        if extrapolate is None and bool((asked > last * (1 + TIME_ROUNDING)).any()):
             raise InvalidValueError(
                 f"`times` must lie in (0, {last:g}] {self.unit}, the predicted range; got {float(asked.max()):g}. "
-                'Pass extrapolate="hold" to keep the last value.'
+                'Leave later times out, or keep the last value: prediction.at(times, extrapolate="hold").'
             )
         if extrapolate is not None:
             Extrapolate(extrapolate)
@@ -194,7 +205,7 @@ class SurvivalPrediction:
         exact = self.times[interval] == asked
         if self.log_hazard_rate is not None and (bool(exact.all()) or self.interpolation is Interpolation.STEP):
             return self.log_hazard_rate[:, interval] if bool(exact.all()) else None
-        implied = self._rate(interval, log_survival).log()
+        implied = self._log_rate(interval, log_survival)
         implied = torch.where(asked > self.times[-1], torch.full_like(implied, -torch.inf), implied)
         if self.log_hazard_rate is None:
             return implied
@@ -257,15 +268,17 @@ class SurvivalPrediction:
 
     def to(self, device: torch.device | str) -> SurvivalPrediction:
         """The same prediction on another device."""
-        rate = None if self.log_hazard_rate is None else self.log_hazard_rate.to(device)
+        known = (None if each is None else each.to(device) for each in (self.log_hazard_rate, self.log_rise))
         return SurvivalPrediction(
-            self.times.to(device), self.log_survival.to(device), self.interpolation, self.unit, rate
+            self.times.to(device), self.log_survival.to(device), self.interpolation, self.unit, *known
         )
 
     def detach(self) -> SurvivalPrediction:
         """The same prediction without its graph."""
-        rate = None if self.log_hazard_rate is None else self.log_hazard_rate.detach()
-        return SurvivalPrediction(self.times.detach(), self.log_survival.detach(), self.interpolation, self.unit, rate)
+        known = (None if each is None else each.detach() for each in (self.log_hazard_rate, self.log_rise))
+        return SurvivalPrediction(
+            self.times.detach(), self.log_survival.detach(), self.interpolation, self.unit, *known
+        )
 
     def numpy(self) -> tuple[np.ndarray, np.ndarray]:
         """Knots and survival as float64 arrays."""

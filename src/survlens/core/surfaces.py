@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_SERIES_BELOW = -20.0
+
 
 def log_survival_from_hazard_logits(logits: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
     """Log S_j = sum over l <= j of log(1 - sigmoid(z_l)), where log(1 - sigmoid(z)) = logsigmoid(-z).
@@ -18,6 +20,25 @@ def log_survival_from_hazard_logits(logits: Float[Tensor, "instance time"]) -> F
     return torch.nn.functional.logsigmoid(-logits).cumsum(-1)
 
 
+def log_softplus(logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The logarithm of log(1 + e^x) for each value x of `logits`, with its gradient, for x of any size.
+
+    Of the log-odds of a hazard it is the logarithm of the rise of the cumulative hazard. Far below 0, log(1 + e^x)
+    leaves the range of floats while its logarithm is x - e^x / 2 + O(e^2x): from -20 down these two terms are exact
+    in float64.
+    """
+    direct = torch.log(-torch.nn.functional.logsigmoid(-logits.clamp(min=_SERIES_BELOW)))
+    low = logits.clamp(max=_SERIES_BELOW)
+    return torch.where(logits < _SERIES_BELOW, low - low.exp() / 2, direct)
+
+
+def log_hazard_from_log_rise(log_rise: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
+    """Log h_j = log(1 - exp(-r_j)), with r_j the rise of the cumulative hazard, of any size, given by its logarithm."""
+    rise = log_rise.clamp(min=_SERIES_BELOW).exp()
+    low = log_rise.clamp(max=_SERIES_BELOW)
+    return torch.where(log_rise < _SERIES_BELOW, low - low.exp() / 2, torch.log(-torch.expm1(-rise)))
+
+
 def log_survival_from_pmf_logits(logits: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
     """Log S_j where the masses are softmax(z_1 .. z_K, 0) and the last is that of everything after the last column.
 
@@ -25,8 +46,20 @@ def log_survival_from_pmf_logits(logits: Float[Tensor, "instance time"]) -> Floa
     logsigmoid(log A - log D): `1 - cumsum` would lose S in its tail, and log A - log(A + D) would lose 1 - S at its
     start.
     """
-    later = torch.nn.functional.pad(logits, (0, 1)).flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
-    return torch.nn.functional.logsigmoid(later - logits.logcumsumexp(-1))
+    return torch.nn.functional.logsigmoid(_later(logits) - logits.logcumsumexp(-1))
+
+
+def hazard_logits_from_pmf_logits(logits: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
+    """Log-odds of the hazard h_j = p_j / (p_j + all later masses), with masses softmax(z_1 .. z_K, 0): z_j - log A_j.
+
+    Neither is a small h_j lost, as in S_(j-1) - S_j, nor one close to 1.
+    """
+    return logits - _later(logits)
+
+
+def _later(logits: Tensor) -> Tensor:
+    """Log A_j: the sum of exp(z_l) over l > j, and of 1 for the tail."""
+    return torch.nn.functional.pad(logits, (0, 1)).flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
 
 
 def previous(log_survival: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:

@@ -53,6 +53,8 @@ class Target:
         scope: What the value at a time depends on.
         cause: Cause that it speaks of, or None for an event of any cause.
         horizon: Time that stands on the time axis of a WHOLE target; NaN where it has none.
+        has_kinks: Whether its slope may jump where the curve changes smoothly, as that of a quantile does where it
+            passes a knot. Rules for path integrals of smooth functions then understate their error.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Target:
     scope: Scope = Scope.AROUND
     cause: int | None = None
     horizon: float = float("nan")
+    has_kinks: bool = False
 
     def __call__(self, curves: Curves, times: Float[Tensor, " time"]) -> Float[Tensor, "instance column"]:
         """The value of each instance, at each of `times` or once."""
@@ -82,7 +85,7 @@ def _log_hazard_rate(curves: Curves, times: Tensor) -> Tensor:
     there = curves.survival(times)
     if there.interpolation is not Interpolation.STEP and there.log_hazard_rate is not None:
         return there.log_hazard_rate
-    log_rate = _mean_rate(curves.survival(), times).log()
+    log_rate = _log_mean_rate(curves.survival(), times)
     if bool(torch.isinf(log_rate).any()):
         empty = times[torch.isinf(log_rate).any(0)]
         raise InvalidValueError(
@@ -97,19 +100,35 @@ def _hazard_rate(curves: Curves, times: Tensor) -> Tensor:
     there = curves.survival(times)
     if there.interpolation is not Interpolation.STEP and there.log_hazard_rate is not None:
         return there.log_hazard_rate.exp()
-    return _mean_rate(curves.survival(), times)
+    prediction = curves.survival()
+    if prediction.log_rise is not None:
+        return _log_mean_rate(prediction, times).exp()
+    rise = torch.nn.functional.pad(prediction.cumulative_hazard, (1, 0)).diff(dim=1)
+    right, width = _interval(prediction, times)
+    return rise[:, right] / width
 
 
-def _mean_rate(prediction: SurvivalPrediction, times: Tensor) -> Tensor:
-    """Rise of H over the interval between knots that ends at or after each time, over its width."""
+def _log_mean_rate(prediction: SurvivalPrediction, times: Tensor) -> Tensor:
+    """Log of the rise of H over the interval between knots that ends at or after each time, over its width."""
+    right, width = _interval(prediction, times)
+    if prediction.log_rise is not None:
+        return prediction.log_rise[:, right] - width.log()
+    rise = torch.nn.functional.pad(prediction.cumulative_hazard, (1, 0)).diff(dim=1)
+    return rise[:, right].log() - width.log()
+
+
+def _interval(prediction: SurvivalPrediction, times: Tensor) -> tuple[Tensor, Tensor]:
+    """The knot at or after each time, and the width of the interval that it ends."""
     knots = torch.nn.functional.pad(prediction.times, (1, 0))
     right = torch.searchsorted(knots, times.to(knots), right=False).clamp(1, len(knots) - 1)
-    rise = torch.nn.functional.pad(prediction.cumulative_hazard, (1, 0)).diff(dim=1)
-    return rise[:, right - 1] / (knots[right] - knots[right - 1])
+    return right - 1, knots[right] - knots[right - 1]
 
 
 def _density(curves: Curves, times: Tensor) -> Tensor:
-    return _hazard_rate(curves, times) * _survival(curves, times)
+    there = curves.survival(times)
+    if there.interpolation is not Interpolation.STEP and there.log_hazard_rate is not None:
+        return (there.log_hazard_rate + there.log_survival).exp()
+    return _hazard_rate(curves, times) * there.survival
 
 
 survival = Target("survival", _survival)
@@ -173,4 +192,4 @@ def survival_quantile(probability: float = 0.5) -> Target:
             )
         return found[:, None]
 
-    return Target("survival_quantile", value, Scope.WHOLE)
+    return Target(f"survival_quantile({probability})", value, Scope.WHOLE, has_kinks=True)

@@ -18,6 +18,7 @@ from survlens.explain.groups import GroupedContributions as GroupedContributions
 from survlens.explain.groups import column_groups as column_groups
 from survlens.explain.groups import modality_groups as modality_groups
 from survlens.explain.groups import region_groups as region_groups
+from survlens.explain.halved_lines import HalvedLines as HalvedLines
 from survlens.explain.importance import GlobalImportance as GlobalImportance
 from survlens.explain.importance import Regions as Regions
 from survlens.explain.importance import global_importance as global_importance

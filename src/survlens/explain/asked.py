@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.errors import InvalidTypeError, InvalidValueError
-from survlens.core.inputs import check_inputs, modalities_of, select_rows
+from survlens.core.inputs import check_inputs, check_tensors, modalities_of, select_rows
 from survlens.core.prediction import SurvivalPrediction
 from survlens.core.protocols import Inputs, RawHead, SurvivalPredictor
 from survlens.core.targets import Curves, Scope, Target
-from survlens.explain.held import HeldModel, RawCurves, held_still
+from survlens.explain.held import HeldModel, RawCurves, held_still, told_of_range
 from survlens.explain.memory import MEMORY, rows_at_once
 
 _COPIES = 8  # of its inputs and its curves, which a model and a target are taken to hold at a time
@@ -52,7 +52,8 @@ class AskedCurves:
     def _once(self, predict: Callable, times: Tensor | None) -> Any:
         key = (predict.__name__, None if times is None else tuple(times.tolist()))
         if key not in self._kept:
-            self._kept[key] = predict(self.inputs, times)
+            with told_of_range(times, lambda: predict(self.inputs, None)):
+                self._kept[key] = predict(self.inputs, times)
         return self._kept[key]
 
 
@@ -77,6 +78,7 @@ class AskedModel:
         Raises:
             InvalidValueError: If a modality is missing, there are no rows, or numbers of rows differ.
         """
+        check_tensors(inputs)
         names = modalities_of(inputs) if self.held is None else self.held.modalities
         if not names or not check_inputs(inputs, names):
             raise InvalidValueError("`inputs` must hold at least one row of one modality; got none.")
@@ -137,7 +139,7 @@ def asked(model: SurvivalPredictor) -> Iterator[AskedModel]:
         held = None
         if isinstance(model, nn.Module):
             if hasattr(model, "embed") and isinstance(getattr(model, "head", None), RawHead):
-                held = stack.enter_context(held_still(model))
+                held = stack.enter_context(held_still(model, for_slopes=False))
             else:
                 stack.enter_context(_in_eval_mode(model))
         stack.enter_context(torch.no_grad())

@@ -159,7 +159,7 @@ def _last_with_space(held: HeldModel, inputs: Inputs, name: str) -> str:
 
     def seen(path: str) -> object:
         def hook(module: nn.Module, args: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == axes + 2 and output[0, 0].numel() > 1:
+            if isinstance(output, Tensor) and output.ndim == axes + 2 and output.shape[2:].numel() > 1:
                 found.append(path)
 
         return hook

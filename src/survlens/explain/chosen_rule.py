@@ -21,6 +21,7 @@ from survlens.explain.path_integral import PathIntegral, PathRule
 from survlens.explain.paths import GaussLegendre, replaced
 from survlens.explain.segments import RefinedSegments
 
+_COARSE = 1e-3  # tolerance from which on two nodes are where to begin
 _COUNTABLE = 4096  # kinks per row, of CoxTime per row and knot, up to which all pieces are taken
 
 
@@ -72,7 +73,9 @@ class ChosenRule:
                 return (curved if self.tolerance is None else replace(curved, tolerance=self.tolerance)), ""
         if kind.smoothness is Smoothness.SMOOTH:
             smooth = GaussLegendre(memory=self.memory)
-            return (smooth if self.tolerance is None else replace(smooth, tolerance=self.tolerance)), ""
+            if self.tolerance is None:
+                return smooth, ""
+            return replace(smooth, tolerance=self.tolerance, nodes=2 if self.tolerance >= _COARSE else smooth.nodes), ""
         segments = RefinedSegments(memory=self.memory)
         return (segments if self.tolerance is None else replace(segments, tolerance=self.tolerance)), kind.note
 

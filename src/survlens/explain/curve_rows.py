@@ -51,12 +51,13 @@ class CurveRows:
 
     def weighted(self, weights: Float[Tensor, "sum coalition"]) -> Float[Tensor, "sum reference column"]:
         """Weighted sums over the coalitions, for each reference."""
-        weights, count = weights.to(self.parts), weights.shape[1]
+        weights, count, parts = weights.to(self.parts), weights.shape[1], self.parts.shape[1]
+        references = len(self.parts) // count
         if self._by_row:
-            sums = (weights @ self.parts.reshape(count, -1)).reshape(len(weights), -1, self.parts.shape[1])
+            sums = (weights @ self.parts.reshape(count, references * parts)).unflatten(1, (references, parts))
         else:
-            sums = (weights @ self.parts.T.reshape(self.parts.shape[1], count, -1)).permute(1, 2, 0)
-        return self._columns(sums.reshape(-1, sums.shape[2])).reshape(len(weights), sums.shape[1], -1).cpu()
+            sums = (weights @ self.parts.T.reshape(parts, count, references)).permute(1, 2, 0)
+        return self._columns(sums.flatten(0, 1)).unflatten(0, (len(weights), references)).cpu()
 
     def averaged(self, share: Float[Tensor, " reference"]) -> Float[Tensor, "coalition column"]:
         """Weighted means over the references, for each coalition."""

@@ -27,11 +27,14 @@ _BLOCK = 64 * 2**20  # bytes of one block of pieces: more than this only leaves 
 
 @dataclass(frozen=True, slots=True)
 class ExactPieces:
-    """Every straight piece of a piecewise-linear network, with one gradient each: exact to rounding.
+    """Every straight piece of a piecewise-linear network, with one gradient each.
 
+    Exact to rounding, but for targets with kinks of their own in u, such as a survival quantile: see `HalvedLines`.
     On a piece the raw output u is linear in a, so u at both ends and one slope say everything, and the outer map is
-    integrated in u without the network. The estimated error is what the integral of the whole slope along the line
-    misses of F(x) - F(x'), which is not forced: both ends are evaluated on their own.
+    integrated in u without the network. There are no nodes to compare, so the estimated error is the size of the
+    completeness gap of each line: what the integral of the whole slope along it misses of F(x) - F(x'), with both ends
+    evaluated on their own. Nothing forces it to 0, so it shows a kink that was missed, unless what several of them miss
+    of one line cancels. It is no second, independent estimate: over several lines errors add up, and gaps may cancel.
 
     Attributes:
         kind: What `network_kind` says of the network; found out where None.

@@ -12,6 +12,7 @@ from survlens.core.attribution import Attribution
 from survlens.core.protocols import Inputs
 from survlens.core.targets import Target, survival
 from survlens.explain.chosen_rule import ChosenRule
+from survlens.explain.halved_lines import HalvedLines
 from survlens.explain.memory import MEMORY
 from survlens.explain.over_references import PathMethod
 from survlens.explain.path_integral import PathRule
@@ -67,5 +68,6 @@ class GradSHAP:
     ) -> list[dict[str, Attribution]]:
         """The same for several targets, for which the network is run once."""
         rule = ChosenRule(self.tolerance, self.memory) if self.rule is None else self.rule
+        rule = HalvedLines(rule)
         method = PathMethod(self.references, rule, self.modalities, self.memory, "GradSHAP", "Erion et al. 2021")
         return method.attribute(model, inputs, times, targets)

@@ -300,10 +300,10 @@ class _Lines:
         self, points: dict[str, Tensor], directions: dict[str, Tensor], masks: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Raw outputs, and their derivatives along each group, (point, raw, group)."""
+        rows = check_inputs(points, self.held.modalities)
         with torch.no_grad():
-            width = self.held.raw(select_rows(points, torch.zeros(1, dtype=torch.int64, device=masks[0].device))).shape[
-                1
-            ]
+            one = torch.zeros(min(rows, 1), dtype=torch.int64, device=masks[0].device)
+            width = self.held.raw(select_rows(points, one)).shape[1]
         if width < len(self.groups):
             return self._by_reverse(points, directions, masks)
         along = [

@@ -12,6 +12,7 @@ from survlens.core.attribution import Attribution
 from survlens.core.protocols import Inputs
 from survlens.core.targets import Target, survival
 from survlens.explain.chosen_rule import ChosenRule
+from survlens.explain.halved_lines import HalvedLines
 from survlens.explain.memory import MEMORY
 from survlens.explain.over_references import PathMethod
 from survlens.explain.path_integral import PathRule
@@ -63,5 +64,6 @@ class IntegratedGradients:
     ) -> list[dict[str, Attribution]]:
         """The same for several targets, for which the network is run once."""
         rule = ChosenRule(self.tolerance, self.memory) if self.rule is None else self.rule
+        rule = HalvedLines(rule)
         method = PathMethod(self.references, rule, self.modalities, self.memory, "IntGrad", "Sundararajan et al. 2017")
         return method.attribute(model, inputs, times, targets)

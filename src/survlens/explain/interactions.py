@@ -138,7 +138,7 @@ class IntegratedHessians:
             notes += (f"Only {self.modality} moves along the path; other inputs keep the values of the row.",)
         if self.softplus_beta is not None:
             notes += (f"Every ReLU was replaced by softplus(beta z) / beta with beta = {self.softplus_beta:g}.",)
-        elif (kind := network_kind(held, ready)).calls or kind.unknown:
+        elif len(ready[self.modality]) and ((kind := network_kind(held, ready)).calls or kind.unknown):
             notes += (
                 "The network has kinks, where it has no second derivative: their part of the interactions is missing, "
                 "which the completeness gap shows. Set softplus_beta to have it from a smooth network nearby.",
@@ -153,7 +153,8 @@ class IntegratedHessians:
         coarse = torch.zeros_like(values)
         reference = torch.zeros((rows, columns), dtype=torch.float64, device=held.device)
         with torch.no_grad():
-            width = held.raw(select_rows(ready, torch.zeros(1, dtype=torch.int64, device=held.device))).shape[1]
+            one = torch.zeros(min(rows, 1), dtype=torch.int64, device=held.device)
+            width = held.raw(select_rows(ready, one)).shape[1]
         at_once = rows_at_once(_COPIES * 8 * self.nodes * features * features * max(width, 1), self.memory)
         every = torch.arange(rows, device=held.device)
         for number, weight in enumerate(weights):

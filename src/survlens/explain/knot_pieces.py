@@ -76,7 +76,8 @@ def _held(model: Any) -> HeldModel:
 class KnotPieces:
     """Every straight piece of every knot of a piecewise-linear CoxTime network, with one gradient each.
 
-    The estimated error is what the integral of the whole slope along the line misses of F(x) - F(x').
+    The estimated error is what the integral of the whole slope along the line misses of F(x) - F(x'): the size of its
+    completeness gap, which nothing forces to 0.
 
     Attributes:
         kinds: Kinds of the encoder and of the network of pairs, by `knot_kinds`; found out where None.
@@ -279,7 +280,11 @@ class _Walk:
         levels = level_weights(curves, outer.target, outer.times)
         at_right, at_left = (each[:, 0] * self.weights[:, None] for each in (levels.at_right, levels.at_left))
         rises = (self.raw + self.head.baseline.log_jumps.to(self.raw.device)).exp()
-        factors = (rises, -(at_right + at_left), -at_right, levels.right)
+        own = -at_right
+        if levels.at_rise is not None:  # d log rise = g where d log S = - rise g
+            moved = levels.at_rise * self.weights[:, None]
+            own = own + moved / rises[:, levels.right].clamp(min=torch.finfo(rises.dtype).tiny)
+        factors = (rises, -(at_right + at_left), own, levels.right)
         return torch.from_numpy(_sweep().sums_of_running_hazard(*pieces, *(_array(each) for each in factors)))
 
 

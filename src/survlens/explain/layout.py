@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from survlens.core.errors import InvalidValueError
+from survlens.core.errors import InvalidTypeError, InvalidValueError
 from survlens.core.inputs import count_key, has_bags, row_of_item
 from survlens.core.protocols import Inputs
-from survlens.explain.held import HeldModel
+from survlens.explain.held import HeldModel, out_of_inference_mode
 
 _DIMS = {0: (), 1: ("feature",), 3: ("channel", "height", "width"), 4: ("channel", "height", "width", "depth")}
 
@@ -47,9 +47,23 @@ def checked_times(times: object) -> Tensor:
     """Times as a vector in float64.
 
     Raises:
-        InvalidValueError: If they are not finite, > 0 and increasing.
+        InvalidTypeError: If they are no numbers.
+        InvalidValueError: If they are no vector, or not finite, > 0 and increasing.
     """
-    asked = torch.as_tensor(times, dtype=torch.float64).reshape(-1).contiguous()
+    with out_of_inference_mode():
+        try:
+            asked = torch.as_tensor(times, dtype=torch.float64).detach().clone()  # type: ignore[arg-type]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidTypeError(
+                f"`times` must be a vector of numbers in the unit of the model; got {times!r:.80}. "
+                "Pass a tensor or a list such as [6.0, 12.0, 24.0]."
+            ) from error
+    if asked.ndim > 1:
+        raise InvalidValueError(
+            f"`times` must be a vector, the same times for every instance; got the shape {tuple(asked.shape)}. "
+            "Explain instances with other times in a call of their own."
+        )
+    asked = asked.reshape(-1).contiguous()
     if not len(asked) or not bool((torch.isfinite(asked) & (asked > 0)).all()) or bool((asked.diff() <= 0).any()):
         raise InvalidValueError(
             f"`times` must be finite, > 0 and strictly increasing; got {asked.tolist()[:8]}. "

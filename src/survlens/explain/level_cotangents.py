@@ -25,6 +25,7 @@ from torch.nn.functional import pad
 from survlens.core.surfaces import log_survival_from_pmf_logits
 from survlens.explain.level_curves import LevelCurves, LevelWeights
 from survlens.explain.level_slopes import level_slopes
+from survlens.explain.rise_slopes import rise_slopes
 from survlens.heads.cox_time import CoxTime
 from survlens.heads.deephit import DeepHit
 from survlens.heads.logistic_hazard import LogisticHazard
@@ -77,6 +78,8 @@ def mean_cotangents(
 ) -> Float[Tensor, "point column raw"]:
     """Sum over the nodes of each point of `scale` times the derivatives of the target by the raw output.
 
+    Where the target asks for the rises between levels, the general form written here holds for known heads too.
+
     Args:
         head: Decides on the form; an unknown one by one forward derivative per raw output.
         raw: Raw outputs of the nodes, those of a point one after another.
@@ -92,6 +95,10 @@ def mean_cotangents(
         found[:, asked] += (moved.unflatten(0, (points, -1)) * scale[:, None]).transpose(1, 2) @ rises[
             :, :, cause, knot
         ]
+    if weights.at_rise is not None:
+        rises = rise_slopes(head, raw, eye).unflatten(0, (points, len(scale)))
+        for knot, asked, moved in weights.by_rise():
+            found[:, asked] += (moved.unflatten(0, (points, -1)) * scale[:, None]).transpose(1, 2) @ rises[:, :, knot]
     return found
 
 

@@ -12,16 +12,20 @@ from torch import Tensor
 
 from survlens.core.competing import CompetingRisksPrediction
 from survlens.core.prediction import Interpolation, SurvivalPrediction
-from survlens.core.targets import Target, survival
+from survlens.core.targets import Target, cumulative_hazard, survival
 from survlens.explain.forward import derivative
 from survlens.explain.held import RawCurves
+
+_OF_LEVELS = (survival, cumulative_hazard)  # these never ask for a rate
 
 
 @dataclass(frozen=True, slots=True)
 class LevelCurves:
     """Curves given by their values at knots, as a target asks for them.
 
-    `levels` is (point, 1, knot) of log-survival, or (point, cause, knot) of cumulative incidence.
+    `levels` is (point, 1, knot) of log-survival, or (point, cause, knot) of cumulative incidence. `log_rises` is
+    (point, knot) of the logarithm of the fall of log-survival in each interval, where the head knows it: rates of
+    small intervals follow from it, where the difference of two levels has lost its digits.
     """
 
     knots: Tensor
@@ -29,12 +33,15 @@ class LevelCurves:
     interpolation: Interpolation
     unit: str
     of_causes: bool
+    log_rises: Tensor | None = None
 
     def survival(self, times: Tensor | None = None) -> SurvivalPrediction:
         """Survival curves at `times`, or at the knots."""
         if self.of_causes:
             return self.incidence(times).overall()
-        curves = SurvivalPrediction(self.knots, self.levels[:, 0], self.interpolation, self.unit)
+        curves = SurvivalPrediction(
+            self.knots, self.levels[:, 0], self.interpolation, self.unit, log_rise=self.log_rises
+        )
         return curves if times is None else curves.at(times)
 
     def incidence(self, times: Tensor | None = None) -> CompetingRisksPrediction:
@@ -51,7 +58,8 @@ def level_curves(head: Any, raw: Float[Tensor, "point raw"], of_causes: bool) ->
         levels = found.cumulative_incidence.transpose(0, 1)
         return LevelCurves(found.times, levels, found.interpolation, found.unit, True)
     found = curves.survival()
-    return LevelCurves(found.times, found.log_survival[:, None], found.interpolation, found.unit, False)
+    levels = found.log_survival[:, None]
+    return LevelCurves(found.times, levels, found.interpolation, found.unit, False, found.log_rise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +70,41 @@ class LevelWeights:
         right: Knot at or after each time.
         at_right: Derivative by the level of that knot, (point, cause, time).
         at_left: Derivative by the level before it; 0 where there is none.
+        at_rise: Derivative by the logarithm of the rise of -log S to that knot, (point, time); None where the target
+            does not ask for it, or the head does not know it.
     """
 
     right: Tensor
     at_right: Tensor
     at_left: Tensor
+    at_rise: Tensor | None = None
 
     def by_level(self) -> Iterator[tuple[int, int, slice, Tensor]]:
         """Cause, knot, positions of the times that depend on that level, and the derivatives, (point, position)."""
         for cause in range(self.at_right.shape[1]):
             for shift, weights in ((0, self.at_right), (1, self.at_left)):
-                first = 0
-                knots, counts = self.right.unique_consecutive(return_counts=True)
-                for knot, count in zip(knots.tolist(), counts.tolist(), strict=True):
-                    asked = slice(first, first + count)
-                    first += count
+                for knot, asked in self._by_knot():
                     if knot >= shift:
                         yield cause, knot - shift, asked, weights[:, cause, asked]
 
+    def by_rise(self) -> Iterator[tuple[int, slice, Tensor]]:
+        """Knot, positions of the times in the interval that it ends, and the derivatives, (point, position)."""
+        if self.at_rise is not None:
+            for knot, asked in self._by_knot():
+                yield knot, asked, self.at_rise[:, asked]
+
+    def _by_knot(self) -> Iterator[tuple[int, slice]]:
+        first = 0
+        knots, counts = self.right.unique_consecutive(return_counts=True)
+        for knot, count in zip(knots.tolist(), counts.tolist(), strict=True):
+            yield knot, slice(first, first + count)
+            first += count
+
 
 def level_weights(curves: LevelCurves, target: Target, times: Float[Tensor, " time"]) -> LevelWeights:
-    """Derivatives of the target at each time by the two levels around it."""
+    """Derivatives of the target at each time by the two levels around it, and by the rise between them."""
+    if target in _OF_LEVELS:
+        curves = replace(curves, log_rises=None)
     count = len(curves.knots)
     right = torch.searchsorted(curves.knots, times.to(curves.knots), right=False).clamp(max=count - 1)
     known = target == survival and not curves.of_causes
@@ -100,7 +122,12 @@ def level_weights(curves: LevelCurves, target: Target, times: Float[Tensor, " ti
         even = right % 2 == 0
         at_right.append(torch.where(even, by_parity[0], by_parity[1]))
         at_left.append(torch.where(even, by_parity[1], by_parity[0]))
-    return LevelWeights(right, torch.stack(at_right, dim=1), torch.stack(at_left, dim=1))
+    at_rise = None
+    if curves.log_rises is not None:
+        ones = torch.ones_like(curves.log_rises)
+        moved = derivative(lambda rises: target(replace(curves, log_rises=rises), times), curves.log_rises, ones)
+        at_rise = moved if bool(moved.any()) else None
+    return LevelWeights(right, torch.stack(at_right, dim=1), torch.stack(at_left, dim=1), at_rise)
 
 
 def _survival_slopes(curves: LevelCurves, times: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

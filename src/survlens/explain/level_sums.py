@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from survlens.core import surfaces
 from survlens.explain.level_curves import LevelWeights
 from survlens.explain.level_slopes import level_slopes
+from survlens.explain.rise_slopes import rise_slopes
 from survlens.heads.cox_time import CoxTime
 from survlens.heads.deephit import DeepHit
 from survlens.heads.logistic_hazard import LogisticHazard
@@ -46,12 +47,24 @@ def level_sum(
         of_causes: Whether the levels are incidences of causes, or log S of all.
     """
     if raw.device.type == "cpu" and not of_causes and (form := _scanned(head, raw, slopes)) is not None:
-        return _compiled_sum(*form, rules, weights)
+        return _add_rises(_compiled_sum(*form, rules, weights), head, raw, slopes, rules, weights)
     rises = level_slopes(head, raw.flatten(0, 1), slopes.double().flatten(0, 1), of_causes)
     rises = rises.reshape(*raw.shape[:2], *rises.shape[1:])
     found = raw.new_zeros((len(rules), raw.shape[0], slopes.shape[3], weights.at_right.shape[2]))
     for cause, knot, asked, each in weights.by_level():
         by_point, rise = each.reshape(*raw.shape[:2], -1), rises[:, :, cause, knot].transpose(1, 2)
+        for rule, summed in zip(rules, found, strict=True):
+            summed[..., asked] += rise @ (by_point * rule[:, None])
+    return _add_rises(found, head, raw, slopes, rules, weights)
+
+
+def _add_rises(found: Tensor, head: Any, raw: Tensor, slopes: Tensor, rules: Tensor, weights: LevelWeights) -> Tensor:
+    """`found` with what the target owes to the rises between levels."""
+    if weights.at_rise is None:
+        return found
+    rises = rise_slopes(head, raw.flatten(0, 1), slopes.double().flatten(0, 1)).unflatten(0, raw.shape[:2])
+    for knot, asked, each in weights.by_rise():
+        by_point, rise = each.reshape(*raw.shape[:2], -1), rises[:, :, knot].transpose(1, 2)
         for rule, summed in zip(rules, found, strict=True):
             summed[..., asked] += rise @ (by_point * rule[:, None])
     return found

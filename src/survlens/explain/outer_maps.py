@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from survlens.core.errors import InvalidValueError
 from survlens.core.targets import Scope, Target
 from survlens.explain.between_knots import few_times
 from survlens.explain.forward import derivative as derivative
@@ -91,7 +92,7 @@ class OuterMap:
             slopes: Slopes g_s of each raw output by each feature.
             rules: Weights of the points of a group.
         """
-        return self._filled(raw.detach().double(), None, slopes.detach(), rules.detach().double())
+        return self._finite(self._filled(raw.detach().double(), None, slopes.detach(), rules.detach().double()))
 
     def accumulate_pieces(
         self,
@@ -110,7 +111,18 @@ class OuterMap:
             slopes: Weighted slopes of the piece, the same all along it.
         """
         once = start.new_ones((1, start.shape[1]), dtype=torch.float64)
-        return self._filled(start.detach().double(), end.detach().double(), slopes.detach(), once)[0]
+        return self._finite(self._filled(start.detach().double(), end.detach().double(), slopes.detach(), once)[0])
+
+    def _finite(self, found: Tensor) -> Tensor:
+        """`found`; an error where it is not finite, since nothing further on would tell."""
+        if bool(torch.isfinite(found).all()):
+            return found
+        lost = ~torch.isfinite(found).flatten(0, -2).all(0)
+        raise InvalidValueError(
+            f"`target` must have a finite derivative by the inputs; {self.target.name} has none at the times "
+            f"{[round(float(time), 4) for time in self.columns[lost][:5]]}. Check the inputs and the network's output "
+            "there, or explain survival or cumulative_hazard."
+        )
 
     def _filled(self, start: Tensor, end: Tensor | None, slopes: Tensor, rules: Tensor) -> Tensor:
         """The sum at a few times between each two knots, and by interpolation at the others."""
@@ -260,7 +272,8 @@ class OuterMap:
     def _mean_level_cotangents(self, flat: Tensor, scale: Tensor, points: int) -> Tensor:
         curves = level_curves(self.head, flat, self.target.cause is not None)
         weights = level_weights(curves, self.target, self.times)
-        return mean_cotangents(self.head, flat, curves, weights, scale, points)
+        form = mean_cotangents.dispatch(type(self.head) if weights.at_rise is None else object)
+        return form(self.head, flat, curves, weights, scale, points)
 
     def _whole_cotangent(self, raw: Tensor) -> Tensor:
         """dA/du of a target with one value, (point, raw)."""

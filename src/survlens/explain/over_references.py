@@ -182,6 +182,7 @@ class _Means:
         self.values = {name: empty.new_zeros((*ready[name].shape, empty.shape[1])) for name in names}
         self.spread = {name: torch.zeros_like(value) for name, value in self.values.items() if references.drawn}
         self.seen = empty.new_zeros(rows)
+        self.totals: dict[str, Tensor] = {}
         self.notes: dict[str, None] = {}
 
     def add(self, rows: Tensor, weights: Tensor, result: PathIntegral, reference: Tensor) -> None:
@@ -202,6 +203,7 @@ class _Means:
         if not all(few.holds(value) for value in self.values.values()):
             return False
         self.prediction = few.of_all(self.prediction - self.outer.values(raw)) + outer.values(raw)
+        self.totals = {name: few.of_all(self.total(name)) for name in self.names}
         self.outer, self.error = outer, few.bounds_of_all(self.error)
         self.values = {name: few.of_all(value) for name, value in self.values.items()}
         self.spread = {name: few.squares_of_all(value) for name, value in self.spread.items()}
@@ -236,6 +238,8 @@ class _Means:
 
     def total(self, name: str) -> Tensor:
         """Sum of the contributions of a modality to each row."""
+        if name in self.totals:
+            return self.totals[name]
         summed = self.values[name].flatten(1, -2).sum(1)
         index = items_of(self.ready, name)
         return summed if index is None else torch.zeros_like(self.prediction).index_add(0, index, summed)
@@ -245,4 +249,7 @@ class _Means:
         count = len(self.references.weights)
         if name not in self.spread or count < 2:
             return None
-        return self.spread.pop(name).div_(count - 1).sqrt_()
+        found = self.spread.pop(name)
+        for row in found:  # one at a time stays in the cache
+            row.clamp_(min=0).div_(count - 1).sqrt_()
+        return found

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from survlens.core.errors import InvalidValueError
 from survlens.core.inputs import (
+    check_tensors,
     count_key,
     has_bags,
     item_count,
@@ -30,6 +31,7 @@ from survlens.core.inputs import (
     select_rows,
 )
 from survlens.core.protocols import Inputs
+from survlens.explain.given import check_finite
 
 
 @runtime_checkable
@@ -85,8 +87,10 @@ class References:
     drawn: bool = False
 
     def __post_init__(self) -> None:
+        check_tensors(self.inputs)
         if not len(self):
             raise InvalidValueError("`inputs` must hold at least one row to compare with; got none.")
+        check_finite(self.inputs, modalities_of(self.inputs), "references.inputs")
         share = self.share
         if share is not None and (share.shape != (len(self),) or abs(float(share.sum()) - 1) > 1e-6):
             raise InvalidValueError(
@@ -221,6 +225,11 @@ class References:
                 "Make them of training inputs with every modality of the model."
             )
         explained = inputs[name]
+        if self.inputs[name].shape[1:] != explained.shape[1:]:
+            raise InvalidValueError(
+                f"The references must have the shape of the explained rows; got {tuple(self.inputs[name].shape[1:])} "
+                f"of {name} for {tuple(explained.shape[1:])}. Prepare both alike."
+            )
         rows, numbers = rows.to(explained.device), numbers.to(explained.device)
         wanted = item_count(inputs, name)[rows]
         offered = item_count(self.inputs, name).to(explained.device)[numbers]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from survlens.core.attribution import Attribution
 from survlens.core.errors import InvalidValueError
-from survlens.core.inputs import modalities_of, present_values
+from survlens.core.inputs import check_tensors, modalities_of, present_values
 from survlens.core.protocols import Inputs
 from survlens.core.targets import Target, survival
 
@@ -66,6 +66,7 @@ class SmoothGrad:
         Raises:
             InvalidValueError: If `inputs` lack a modality of `spread`.
         """
+        check_tensors(inputs)
         unknown = [name for name in self.spread if name not in modalities_of(inputs)]
         if unknown:
             raise InvalidValueError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from survlens.core.errors import InvalidValueError, NotFittedError
 from survlens.core.nonparametric import log_breslow_baseline
 from survlens.core.outcome import SurvivalOutcome
-from survlens.core.prediction import Interpolation, SurvivalPrediction
+from survlens.core.prediction import TIME_ROUNDING, Interpolation, SurvivalPrediction
 from survlens.core.ties import Ties
 
 _BUFFERS = ("times", "log_cumulative_hazard", "unit_code", "strata", "last_times")
@@ -150,7 +150,7 @@ class BaselineHazard(nn.Module):
         return torch.searchsorted(known, asked.to(known.dtype))
 
     def _within(self, times: Tensor, last: float) -> Tensor:
-        if times.ndim != 1 or bool((times > last * (1 + 1e-12)).any()):
+        if times.ndim != 1 or bool((times > last * (1 + TIME_ROUNDING)).any()):
             raise InvalidValueError(
                 f"`times` must be a vector in (0, {last:g}] {self.unit}, the fitted range; "
                 f'got {times.tolist()}. Predict without `times` and ask `.at(times, extrapolate="hold")` to go further.'

@@ -173,7 +173,9 @@ class CoxTime(nn.Module):
     ) -> SurvivalPrediction:
         """What `predict` makes of the `raw` output."""
         unit, asked = self.baseline.knots(times)
-        return SurvivalPrediction(asked, self._from_log_risk(raw, asked), Interpolation.STEP, unit)
+        log_rise = raw.double() + self.baseline.log_jumps if times is None else None
+        log_survival = self._from_log_risk(raw, asked)
+        return SurvivalPrediction(asked, log_survival, Interpolation.STEP, unit, log_rise=log_rise)
 
     def risk(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, " instance"]:
         """Minus the restricted mean survival time up to the last knot: higher is worse.

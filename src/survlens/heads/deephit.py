@@ -13,7 +13,7 @@ from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
 from survlens.core.protocols import Reduction
 from survlens.core.surfaces import log_survival_from_pmf_logits
-from survlens.heads.raw import check_in_features, check_width, raw_output
+from survlens.heads.raw import check_in_features, check_width, curve_of_masses, raw_output
 from survlens.losses.discrete import competing_pmf_loss
 from survlens.losses.ranking import check_sigma, ranking_loss
 
@@ -140,8 +140,8 @@ class DeepHit(nn.Module):
         self, raw: Float[Tensor, "instance raw"], times: Float[Tensor, " time"] | None = None
     ) -> SurvivalPrediction:
         """What `predict` makes of the `raw` output."""
-        prediction = self.predict_incidence_from_raw(raw).overall()
-        return prediction if times is None else prediction.at(times)
+        logits = raw.double().unflatten(1, (self.n_causes, len(self.grid)))
+        return curve_of_masses(logits.logsumexp(1), self.grid, times)
 
     def risk(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, " instance"]:
         """Minus the restricted mean survival time up to the last edge: higher is worse, in the unit of the grid."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from survlens.core.errors import InvalidValueError, NotFittedError
 from survlens.core.outcome import SurvivalOutcome
+from survlens.core.prediction import TIME_ROUNDING
 
 _BUFFERS = ("times", "log_jumps", "unit_code")
 
@@ -71,7 +72,7 @@ class BaselineJumps(nn.Module):
             )
         unit, last = bytes(self.unit_code.tolist()).decode("utf-8"), float(self.times[-1])
         times = self.times if asked is None else torch.as_tensor(asked).to(self.times)
-        if times.ndim != 1 or bool((times > last * (1 + 1e-12)).any()):
+        if times.ndim != 1 or bool((times > last * (1 + TIME_ROUNDING)).any()):
             raise InvalidValueError(
                 f"`times` must be a vector in (0, {last:g}] {unit}, the fitted range; got {times.tolist()}. "
                 'Predict without `times` and ask `.at(times, extrapolate="hold")` to go further.'

@@ -9,7 +9,7 @@ from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
 from survlens.core.protocols import Reduction
-from survlens.core.surfaces import log_survival_from_hazard_logits
+from survlens.core.surfaces import log_softplus, log_survival_from_hazard_logits
 from survlens.heads.raw import check_in_features, check_width, raw_output
 from survlens.losses.discrete import logistic_hazard_loss
 
@@ -74,7 +74,10 @@ class LogisticHazard(nn.Module):
         logits = raw.double()
         knots = self.grid.edges[1:].to(logits.device)
         log_survival = log_survival_from_hazard_logits(logits)
-        prediction = SurvivalPrediction(knots, log_survival, Interpolation.EXPONENTIAL, self.grid.unit)
+        log_rise = log_softplus(logits)
+        prediction = SurvivalPrediction(
+            knots, log_survival, Interpolation.EXPONENTIAL, self.grid.unit, log_rise=log_rise
+        )
         return prediction if times is None else prediction.at(times)
 
     def risk(self, embedding: Float[Tensor, "instance embedding"]) -> Float[Tensor, " instance"]:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
-from survlens.core.prediction import Interpolation, SurvivalPrediction
+from survlens.core.prediction import TIME_ROUNDING, Interpolation, SurvivalPrediction
 from survlens.core.protocols import Reduction
+from survlens.core.surfaces import log_softplus
 from survlens.heads.raw import check_width, raw_output
-from survlens.losses.piecewise import exposed_shares, log_softplus, piecewise_hazard_loss
+from survlens.losses.piecewise import exposed_shares, piecewise_hazard_loss
 
 
 class PCHazard(nn.Module):
@@ -73,16 +74,24 @@ class PCHazard(nn.Module):
         edges = self.grid.edges.to(raw.device)
         knots = edges[1:] if times is None else self._within(torch.as_tensor(times).to(edges))
         interval = torch.searchsorted(edges[1:], knots).clamp(max=len(self.grid) - 1)
-        log_rate = (log_softplus(raw) - edges.diff().log())[:, interval]
+        log_rise = log_softplus(raw)
+        log_rate = (log_rise - edges.diff().log())[:, interval]
         rise = -torch.nn.functional.logsigmoid(-raw)
         before = torch.nn.functional.pad(rise.cumsum(1), (1, 0))[:, interval]
         share = exposed_shares(knots, self.grid)[torch.arange(len(knots), device=raw.device), interval]
         log_survival = -(before + share * rise[:, interval])
-        return SurvivalPrediction(knots, log_survival, Interpolation.EXPONENTIAL, self.grid.unit, log_rate)
+        return SurvivalPrediction(
+            knots,
+            log_survival,
+            Interpolation.EXPONENTIAL,
+            self.grid.unit,
+            log_rate,
+            log_rise if times is None else None,
+        )
 
     def _within(self, times: Tensor) -> Tensor:
         last = float(self.grid.edges[-1])
-        if times.ndim != 1 or bool((times > last * (1 + 1e-12)).any()):
+        if times.ndim != 1 or bool((times > last * (1 + TIME_ROUNDING)).any()):
             raise InvalidValueError(
                 f"`times` must be a vector in (0, {last:g}] {self.grid.unit}, the range of the grid; "
                 f'got {times.tolist()}. Predict without `times` and ask `.at(times, extrapolate="hold")` to go further.'

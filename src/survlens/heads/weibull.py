@@ -13,9 +13,9 @@ from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.prediction import Interpolation, SurvivalPrediction
 from survlens.core.protocols import Reduction
+from survlens.core.surfaces import log_softplus
 from survlens.heads.raw import check_width, raw_output
 from survlens.losses.parametric import cumulative_hazard_from_log, weibull_log_hazard, weibull_loss
-from survlens.losses.piecewise import log_softplus
 
 _RAW_OF_SHAPE_1 = math.log(math.expm1(1.0))
 

@@ -9,19 +9,7 @@ from torch import Tensor
 from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
-
-_SERIES_BELOW = -20.0
-
-
-def log_softplus(raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The logarithm of log(1 + e^x) for each value x of `raw`, with its gradient, for x of any size.
-
-    Far below 0, log(1 + e^x) leaves the range of floats while its logarithm is x - e^x / 2 + O(e^2x): from -20 down
-    these two terms are exact in float64.
-    """
-    direct = torch.log(-torch.nn.functional.logsigmoid(-raw.clamp(min=_SERIES_BELOW)))
-    low = raw.clamp(max=_SERIES_BELOW)
-    return torch.where(raw < _SERIES_BELOW, low - low.exp() / 2, direct)
+from survlens.core.surfaces import log_softplus
 
 
 def piecewise_hazard_loss(

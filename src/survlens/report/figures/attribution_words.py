@@ -29,10 +29,12 @@ _UP_TO = frozenset(("restricted_mean", "time_lost_to"))
 
 
 def target_words(target: str) -> str:
-    """A target for people: "cumulative incidence of cause 1"."""
+    """A target for people: "cumulative incidence of cause 1", "survival quantile (0.5)"."""
     stem, cause = _parts(target)
     said = _TARGETS.get(stem, (stem.replace("_", " "), ""))[0]
-    return f"{said} of cause {cause}" if cause else said
+    _, bracket, rest = target.partition("(")
+    qualified = f"{said} ({rest}" if bracket else said
+    return f"{qualified} of cause {cause}" if cause else qualified
 
 
 def target_unit(target: str, unit: str) -> str:
@@ -42,6 +44,7 @@ def target_unit(target: str, unit: str) -> str:
 
 
 def _parts(target: str) -> tuple[str, str]:
+    target = target.partition("(")[0]
     stem, _, last = target.rpartition("_")
     return (stem, last) if stem and last.isdigit() else (target, "")
 
