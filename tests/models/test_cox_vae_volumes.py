@@ -135,30 +135,87 @@ def test_best_decoded_chance_of_a_weighted_mask_is_the_share_of_volumes_that_hav
     assert math.isclose(min(chance, key=cost).item(), 0.25, abs_tol=1e-6)
 
 
-def test_decoder_with_a_template_starts_at_the_mean_volume(volumes):
-    model = built(template=True)
-    mean = volumes.mean(0)
-    model.vae.start_at(mean)
-    drawn = model.decode(torch.randn(2, 3))
-    share = mean[1].mean()
-    torch.testing.assert_close(drawn[:, 0], mean[0].expand(2, 16, 16, 16))
-    torch.testing.assert_close(drawn[:, 1], (0.99 * mean[1] + 0.01 * share).expand(2, 16, 16, 16))
+def blobs(count, generator):
+    """Volumes that differ by the size of one ball, with its mask."""
+    away = torch.linspace(-1, 1, 16).square()
+    distance = (away[:, None, None] + away[:, None] + away).sqrt()
+    size = 0.3 + 0.5 * torch.rand(count, 1, 1, 1, 1, generator=generator)
+    mask = torch.sigmoid((size - distance) * 12)
+    return torch.cat([0.2 + 0.5 * mask, mask], dim=1)
 
 
-def test_decoder_without_a_template_starts_at_the_mean_of_each_channel(volumes):
-    model = built()
-    model.vae.start_at(volumes.mean(0))
+def test_decoder_with_a_template_starts_as_principal_components(generator):
+    images = blobs(40, generator)
+    model = built(template=True, normalised_decoder=False)
+    mean, share = images.mean(0), images.mean(0)[1].mean()
+    model.vae.start_at(images)
+    centre = model.decode(torch.zeros(1, 3))[0]
+    torch.testing.assert_close(centre[0], mean[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(centre[1], 0.99 * mean[1] + 0.01 * share, rtol=0, atol=1e-6)
+    away = (images - mean).flatten(2) * torch.tensor([5.0, 2.0])[:, None]
+    away = away.flatten(1)
+    first = torch.linalg.svd(away, full_matrices=False).Vh[0].view(2, 16, 16, 16)
+    drawn = model.decode(torch.eye(3)[2:])[0, 0] - mean[0]
+    cosine = torch.nn.functional.cosine_similarity(drawn.flatten(), first[0].flatten(), dim=0).abs()
+    assert cosine > 0.9999
+
+
+def test_started_autoencoder_draws_images_it_has_not_seen(generator):
+    images = blobs(60, generator)
+    started, fresh = (built(template=True, normalised_decoder=False).eval() for _ in range(2))
+    started.vae.start_at(images[:40])
+    held_out, mean = images[40:], images[:40].mean(0)
+    missed = [(model.decode(model.vae(held_out)) - held_out).square().mean() for model in (started, fresh)]
+    assert missed[0] < 0.25 * (held_out - mean).square().mean() < missed[1]
+    _, log_var = started.vae.encode(held_out)
+    assert log_var.exp().sqrt().mean() < 0.2
+
+
+def test_start_leaves_the_first_dimension_empty_and_the_global_source_alone(generator):
+    images, model, state = blobs(40, generator), built(template=True), torch.random.get_rng_state()
+    model.vae.start_at(images)
+    assert model.vae(images)[:, 0].unique().numel() == 1
+    assert not model.vae.decoder.linear.weight[:, 0].any()
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_decoder_without_normalisation_goes_on_along_a_walk():
+    far = torch.tensor([[1.0, 0, 0], [4.0, 0, 0], [16.0, 0, 0]])
+    steps = []
+    for normalised in (True, False):
+        raw = built(normalised_decoder=normalised).vae.decoder(far)
+        steps.append((raw[2] - raw[1]).norm() / (raw[1] - raw[0]).norm())
+    assert steps[0] < 1.5 < steps[1]
+
+
+def test_averaged_shortcut_sees_a_tumour_of_one_voxel_wherever_it_lies(generator):
+    seen = []
+    for averaged in (False, True):
+        encoder = ResidualCNN(1, (4,), dimensions=3, averaged=averaged)
+        shortcut = encoder.blocks[0].shortcut
+        volumes = torch.zeros(8, 4, 4, 4, 4)
+        for corner in range(8):
+            volumes[corner, :, corner // 4, corner // 2 % 2, corner % 2] = 1.0
+        seen.append(int((shortcut(volumes) != shortcut(torch.zeros(1, 4, 4, 4, 4))).flatten(1).any(1).sum()))
+    assert seen == [1, 8]
+
+
+def test_decoder_without_a_template_starts_at_the_mean_of_each_channel(generator):
+    model, images = built(), blobs(8, generator)
+    model.vae.start_at(images)
+    mean = images.mean(0)
     bias = model.vae.decoder.blocks[-1].bias
-    torch.testing.assert_close(bias, torch.stack([volumes[:, 0].mean(), volumes[:, 1].mean().logit()]))
+    torch.testing.assert_close(bias, torch.stack([mean[0].mean(), mean[1].mean().logit()]))
 
 
-def test_start_refuses_empty_masks_and_other_shapes(volumes):
-    model = built()
-    mean = volumes.mean(0)
+def test_start_refuses_empty_masks_other_shapes_and_too_few_images(generator):
+    model, images = built(), blobs(8, generator)
     with pytest.raises(InvalidValueError, match="neither empty nor full"):
-        model.vae.start_at(torch.stack([mean[0], torch.zeros_like(mean[1])]))
+        model.vae.start_at(torch.stack([images[:, 0], torch.zeros_like(images[:, 1])], dim=1))
     with pytest.raises(InvalidValueError, match="shape"):
-        model.vae.start_at(mean[:, :8])
+        model.vae.start_at(images[:, :, :8])
+    with pytest.raises(InvalidValueError, match="more than 3"):
+        model.vae.start_at(images[:3])
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0)])
@@ -184,8 +241,8 @@ def test_standard_deviation_one_collapses_and_is_warned_of(volumes):
 
 
 def test_saved_volume_model_is_the_same_again(volumes, tmp_path):
-    model = built(template=True, checkpointing=True, mask_weights=(4.0,), covariates=1).eval()
-    model.vae.start_at(volumes.mean(0))
+    options = {"template": True, "checkpointing": True, "normalised_decoder": False}
+    model = built(**options, mask_weights=(4.0,), covariates=1).eval()
     inputs = {"image": volumes, "table": torch.randn(3, 1)}
     model.head.fit_baseline(model.embed(inputs), OUTCOME)
     save_model(model, tmp_path)
@@ -194,5 +251,6 @@ def test_saved_volume_model_is_the_same_again(volumes, tmp_path):
     assert loaded.vae.mask_weights == (4.0,)
     assert loaded.vae.encoder.checkpointing
     assert loaded.vae.decoder.template
+    assert not loaded.vae.decoder.normalised
     assert torch.equal(loaded.risk(inputs), model.risk(inputs))
     assert torch.equal(loaded.decode(torch.ones(1, 3)), model.decode(torch.ones(1, 3)))

@@ -28,3 +28,8 @@ def channel_norm(channels: int, *, groups: int = 8) -> nn.GroupNorm:
 def global_mean(dimensions: int) -> nn.Module:
     """Mean over all spatial axes."""
     return nn.AdaptiveAvgPool2d(1) if dimensions == 2 else nn.AdaptiveAvgPool3d(1)
+
+
+def halving_mean(dimensions: int) -> nn.Module:
+    """Mean over blocks of 2 along every axis; of an odd side the last block is 1 wide."""
+    return nn.AvgPool2d(2, ceil_mode=True) if dimensions == 2 else nn.AvgPool3d(2, ceil_mode=True)

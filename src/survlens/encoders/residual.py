@@ -30,6 +30,7 @@ class ResidualCNN(nn.Module):
         checkpointing: Whether training keeps only what lies between blocks and computes the rest a second time on the
             way back: less memory for more time, the same gradients.
         halvings: How many of the blocks halve the image, the first ones; all by default.
+        averaged: Whether the shortcuts of halving blocks take means, not every second pixel.
 
     Raises:
         InvalidValueError: If there are more halvings than blocks, or the last map is one pixel in which normalisation
@@ -46,17 +47,18 @@ class ResidualCNN(nn.Module):
         dropout: float = 0.0,
         checkpointing: bool = False,
         halvings: int | None = None,
+        averaged: bool = False,
     ):
         super().__init__()
         self.in_channels, self.channels, self.dimensions = in_channels, tuple(channels), dimensions
         self.image_size, self.dropout = None if image_size is None else tuple(image_size), dropout
-        self.checkpointing = checkpointing
+        self.checkpointing, self.averaged = checkpointing, averaged
         self.halvings = len(self.channels) if halvings is None else halvings
         if not 0 <= self.halvings <= len(self.channels):
             raise InvalidValueError(f"`halvings` must lie in [0, {len(self.channels)}], the blocks; got {halvings}.")
         widths = (self.channels[0], *self.channels)
         blocks = [
-            ResidualBlock(dimensions, before, after, down=place < self.halvings)
+            ResidualBlock(dimensions, before, after, down=place < self.halvings, averaged=averaged)
             for place, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
         ]
         self.stem = convolution(dimensions, in_channels, widths[0])

@@ -70,7 +70,10 @@ class ChosenRule:
                 return ExactPieces(kind, self.memory), ""
             if kind.smoothness is Smoothness.MIXED:
                 curved = CurvedPieces(kind, memory=self.memory)
-                return (curved if self.tolerance is None else replace(curved, tolerance=self.tolerance)), ""
+                if self.tolerance is None:
+                    return curved, ""
+                nodes, cells = (2, 1) if self.tolerance >= _COARSE else (curved.nodes, curved.cells)
+                return replace(curved, tolerance=self.tolerance, nodes=nodes, cells=cells), ""
         if kind.smoothness is Smoothness.SMOOTH:
             smooth = GaussLegendre(memory=self.memory)
             if self.tolerance is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -52,9 +51,12 @@ class ResidualDecoder(nn.Module):
         channels: Width of each residual block, from coarse to fine.
         checkpointing: Whether training keeps only what lies between blocks and computes the rest a second time on the
             way back: less memory for more time, the same gradients.
-        template: Whether every value of the image has a bias of its own, as in `DenseDecoder`. Started at the mean
-            image, the blocks need only learn in what images differ.
+        template: Whether a linear map of the latent vector, with a bias for every value, is added to what the blocks
+            draw. Started at the mean image and the principal components (`VariationalAutoencoder.start_at`), the blocks
+            need only learn what these cannot draw.
         doublings: How many of the blocks double the image, the last ones; all by default.
+        normalised: Whether the blocks normalise their maps. Normalised maps forget how long the latent vector is, so
+            that walks through the latent space come to a halt.
 
     Raises:
         InvalidValueError: If there are more doublings than blocks.
@@ -69,10 +71,11 @@ class ResidualDecoder(nn.Module):
         checkpointing: bool = False,
         template: bool = False,
         doublings: int | None = None,
+        normalised: bool = True,
     ):
         super().__init__()
         self.latent, self.image_shape, self.channels = latent, tuple(image_shape), tuple(channels)
-        self.checkpointing, self.template = checkpointing, template
+        self.checkpointing, self.template, self.normalised = checkpointing, template, normalised
         self.doublings = len(self.channels) if doublings is None else doublings
         if not 0 <= self.doublings <= len(self.channels):
             raise InvalidValueError(f"`doublings` must lie in [0, {len(self.channels)}], the blocks; got {doublings}.")
@@ -82,10 +85,10 @@ class ResidualDecoder(nn.Module):
         self.first = nn.Linear(latent, math.prod(self.start))
         self.blocks = nn.Sequential(
             *(
-                ResidualBlock(dimensions, before, after, up=place >= kept)
+                ResidualBlock(dimensions, before, after, up=place >= kept, normalised=normalised)
                 for place, (before, after) in enumerate(zip(widths[:-1], widths[1:], strict=True))
             ),
-            channel_norm(widths[-1]),
+            channel_norm(widths[-1]) if normalised else nn.Identity(),
             nn.SiLU(),
             convolution(dimensions, widths[-1], self.image_shape[0]),
         )
@@ -95,12 +98,14 @@ class ResidualDecoder(nn.Module):
         if template:
             for weight in self.blocks[-1].parameters():
                 nn.init.zeros_(weight)
-            self.value_bias = nn.Parameter(torch.zeros(math.prod(self.image_shape)))
+            self.linear = nn.Linear(latent, math.prod(self.image_shape))
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
 
     @property
     def output_bias(self) -> Float[Tensor, " value"]:
         """Bias of the last layer, one per channel or, with a template, per value; channel by channel."""
-        return self.value_bias if self.template else self.blocks[-1].bias  # type: ignore[return-value]
+        return self.linear.bias if self.template else self.blocks[-1].bias  # type: ignore[return-value]
 
     def forward(self, z: Float[Tensor, "instance latent"]) -> Float[Tensor, "instance channel *space"]:
         """Raw image."""
@@ -109,4 +114,4 @@ class ResidualDecoder(nn.Module):
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if again else block(x)
         x = x[self._kept]
-        return x + self.value_bias.view(self.image_shape) if self.template else x
+        return x + self.linear(z).unflatten(1, self.image_shape) if self.template else x

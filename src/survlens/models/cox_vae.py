@@ -112,6 +112,7 @@ def cox_vae(
     mask_weights: Sequence[float] | None = None,
     covariates: int = 0,
     template: bool = False,
+    normalised_decoder: bool = True,
     checkpointing: bool = False,
     channels_last: bool = False,
     seed: int = 0,
@@ -132,7 +133,8 @@ def cox_vae(
         mask_channels: How many of the last channels are masks, each voxel of which is Bernoulli.
         mask_weights: Factor on the log-likelihood of each mask channel; see `VariationalAutoencoder`.
         covariates: Clinical features beside the latents.
-        template: Whether a residual decoder has a bias for every value; see `ResidualDecoder`.
+        template: Whether a residual decoder adds a linear map of the latent vector; see `ResidualDecoder`.
+        normalised_decoder: Whether the blocks of a residual decoder normalise their maps.
         checkpointing: Whether residual blocks are computed twice in training to save memory.
         channels_last: Whether weights lie in memory with channels last, which is faster for volumes on most processors.
         seed: Seed of the initial weights; the global source of random numbers is left as it was.
@@ -154,9 +156,16 @@ def cox_vae(
                 image_size=shape[1:],
                 checkpointing=checkpointing,
                 halvings=resized,
+                averaged=len(shape) == 4,
             )
             decoder = ResidualDecoder(
-                latent, shape, channels[::-1], checkpointing=checkpointing, template=template, doublings=resized
+                latent,
+                shape,
+                channels[::-1],
+                checkpointing=checkpointing,
+                template=template,
+                doublings=resized,
+                normalised=normalised_decoder,
             )
         vae = VariationalAutoencoder(
             encoder, decoder, likelihood=likelihood, sd=sd, mask_channels=mask_channels, mask_weights=mask_weights

@@ -60,13 +60,14 @@ def tau_path_figure(
         bottom.axhline(oracle, color=GREY, linewidth=1, linestyle=(0, (1.2, 1.6)))
         bottom.annotate("true hazard", (len(path) - 1, oracle), (0, 3), textcoords="offset points", **_SMALL)
     bottom.set_ylabel("Concordance")
-    bottom.set_xlabel("τ (weight of the evidence bound; 1 is a plain autoencoder); validation patients")
+    bottom.set_xlabel("τ, weight of the evidence bound; 1 is a plain autoencoder\n(validation patients)")
     place = [point.tau for point in path].index(chosen)
     for axes in (top, bottom):
         axes.axvline(place, color=BLACK, linewidth=0.8)
         axes.margins(x=0.06, y=0.16)
         light_grid(axes)
-    top.set_title(f"chosen: τ = {chosen:g}, the smallest whose error is allowed (filled)", fontsize=9)
+    reason = "the smallest whose error is allowed (filled)" if allowed[place] else "the largest below 1, as none is"
+    top.set_title(f"chosen: τ = {chosen:g}, {reason}", fontsize=9)
     bottom.set_xticks(range(len(path)), [f"{point.tau:g}" for point in path])
     return figure
 

@@ -14,10 +14,13 @@ from survlens.report.wording import compact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 _SCALE_BAR = 100.0
 """Length of the scale bar in millimetres."""
+_FULL = 0.5
+"""Share of tumour that is drawn in full colour."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,8 +30,8 @@ class VolumeWalk:
     Attributes:
         label: What was walked along.
         intensity: (step, x, y, z) in [0, 1], axes towards the patient's right, front and head.
-        liver: Chance that a voxel is liver or tumour, (step, x, y, z).
-        tumour: Chance that a voxel is tumour, (step, x, y, z).
+        liver: Share of each voxel that is liver or tumour, (step, x, y, z).
+        tumour: Share of each voxel that is tumour, (step, x, y, z).
         spacing: Millimetres between voxels along x, y and z.
         tumour_volume: Millilitres of tumour at each step.
     """
@@ -61,7 +64,7 @@ _VIEWS = (_View("axial", 2, ("R", "A")), _View("coronal", 1, ("R", "H")))
 def volume_traversal_figure(walks: Sequence[VolumeWalk], *, steps: Sequence[float], window: str) -> Figure:
     """An axial and a coronal row per walk, and a column per step, through the voxel most likely to be tumour.
 
-    Solid outlines stand around what is tumour with a chance above one half, dashed ones around the liver. Below each
+    The share of tumour is laid over the slice, full at one half; dashed outlines stand around the liver. Below each
     column stands the measured tumour volume.
 
     Args:
@@ -131,10 +134,17 @@ def _tile(axes: Axes, walk: VolumeWalk, view: _View, place: tuple[int, int], ext
     picture = view.slice(walk.intensity[step], at)
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=box, interpolation="bilinear")
     _outline(axes, view.slice(walk.liver[step], at), extent, SKY, (0, (3, 1.5)), 0.7)
-    _outline(axes, view.slice(walk.tumour[step], at), extent, ORANGE, "solid", 1.1)
+    share = (view.slice(walk.tumour[step], at) / _FULL).clip(0, 1)
+    axes.imshow(np.ones_like(share), cmap=_tint(), alpha=0.9 * share, extent=box, interpolation="bilinear")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
+
+
+def _tint() -> Colormap:
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap([ORANGE])
 
 
 def _outline(
@@ -161,9 +171,10 @@ def _scale(axes: Axes, extent: tuple[float, float]) -> None:
 
 def _legend(figure: Figure, window: str) -> None:
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     lines = [
-        Line2D([], [], color=ORANGE, linewidth=1.4, label="tumour (chance > ½)"),
+        Patch(color=ORANGE, label="share of tumour (full at ½)"),
         Line2D([], [], color=SKY, linewidth=1.2, linestyle=(0, (3, 1.5)), label="liver"),
         Line2D([], [], linestyle="none", label=f"grey: {window}"),
     ]

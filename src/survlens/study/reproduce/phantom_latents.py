@@ -8,12 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 
+from survlens.core.outcome import SurvivalOutcome
 from survlens.data.loaders import TensorSource
-from survlens.data.simulate.phantom import Organ, PhantomStudy, phantom_survival
+from survlens.data.simulate.phantom import (
+    LOG_HAZARD_PER_AGE,
+    LOG_HAZARD_PER_LOAD,
+    Organ,
+    drawn_phantoms,
+    phantom_covariates,
+    phantom_hazard,
+    phantom_outcome,
+)
+from survlens.data.simulate.published_hazards import PowerHazard
 from survlens.evaluate.concordance import concordance_index
 from survlens.explain.latent import LatentDimension, latent_dimensions
-from survlens.explain.traversal import traverse
 from survlens.generators.vae import active_dimensions, warn_if_collapsed
 from survlens.losses.evidence import kl_to_standard_normal
 from survlens.models.cox_vae import CoxVAE, cox_vae
@@ -24,7 +34,9 @@ from survlens.training.settings import FitSettings
 WINDOW = (-160.0, 240.0)
 """Hounsfield units that become 0 and 1."""
 CHANNELS = ("intensity", "liver", "tumour")
-"""Channels of a volume: windowed intensities, then the masks of the liver (tumours included) and of the tumours."""
+"""Windowed intensities, then the share of each voxel that is liver (tumours included), and that is tumour."""
+_FINER = 2
+"""Voxels drawn for each voxel of the network, along each axis."""
 STEPS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 """Positions of a walk, in standard deviations of the training latents, towards higher hazard."""
 _AT_ONCE = 32
@@ -50,12 +62,12 @@ class CoxVAEPlan:
         seed: Seed of the phantoms and of the fits.
     """
 
-    size: int = 32
-    patients: int = 800
-    epochs: int = 20
-    taus: tuple[float, ...] = (0.5, 0.9, 0.99, 0.999)
+    size: int = 16
+    patients: int = 2400
+    epochs: int = 3
+    taus: tuple[float, ...] = (0.5, 0.9, 0.99)
     batch: int = 16
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     head_learning_rate: float = 1e-2
     beta: float = 1.0
     tumour_weight: float = 10.0
@@ -69,23 +81,41 @@ class CoxVAEPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PhantomParts:
-    """A phantom cohort as the network sees it, and its split.
+    """A phantom cohort as the network sees it, the truth about it, and its split.
 
     Attributes:
-        study: The phantoms.
         volumes: (instance, channel, x, y, z); see `CHANNELS`.
-        age: Standardised age, (instance, 1).
+        spacing: Millimetres between voxels of each volume, (instance, 3).
+        load: True volume of all tumours of each patient, in ml.
+        liver: True volume of each liver, tumours included, in ml.
+        covariates: What the hazard depends on: standardised log(1 + load) and standardised age.
+        outcome: Simulated survival, in months.
+        truth: The hazard, a head of the covariates.
         train: Rows to learn from.
         validation: Rows on which the epoch and τ are chosen.
         test: Rows on which everything is scored.
     """
 
-    study: PhantomStudy
     volumes: Tensor
-    age: Tensor
+    spacing: np.ndarray
+    load: np.ndarray
+    liver: np.ndarray
+    covariates: np.ndarray
+    outcome: SurvivalOutcome
+    truth: PowerHazard
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+
+    @property
+    def age(self) -> Tensor:
+        """Standardised age, (instance, 1)."""
+        return torch.from_numpy(self.covariates[:, 1:].astype(np.float32))
+
+    @property
+    def log_hazard(self) -> np.ndarray:
+        """True log relative hazard."""
+        return self.covariates @ np.array([LOG_HAZARD_PER_LOAD, LOG_HAZARD_PER_AGE])
 
     def inputs(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Inputs of a CoxVAE."""
@@ -93,26 +123,45 @@ class PhantomParts:
 
     def source(self, rows: np.ndarray) -> TensorSource:
         """Rows to fit on."""
-        return TensorSource(self.inputs(rows), self.study.outcome[rows])
+        return TensorSource(self.inputs(rows), self.outcome[rows])
 
     @property
     def voxel(self) -> float:
         """Mean volume of a voxel, in millilitres."""
-        return float(self.study.spacing.prod(axis=1).mean() / 1000)
+        return float(self.spacing.prod(axis=1).mean() / 1000)
+
+    def measured(self, channel: str) -> np.ndarray:
+        """Volume of an organ in the input of each patient, in ml: its shares summed over the voxels."""
+        shares = self.volumes[:, CHANNELS.index(channel)].sum(dim=(1, 2, 3), dtype=torch.float64).numpy()
+        return shares * self.spacing.prod(axis=1) / 1000
 
 
 def phantom_parts(plan: CoxVAEPlan) -> PhantomParts:
-    """Draws the cohort and splits it."""
-    study = phantom_survival(plan.patients, size=plan.size, seed=plan.seed)
+    """Draws the cohort at twice the resolution, brings it down to that of the plan, and splits it.
+
+    Intensities and labels are averaged over 2 x 2 x 2 voxels, so that a mask becomes the share of each voxel that is
+    liver or tumour. That keeps volumes: a tumour smaller than half a voxel would vanish from a mask of whole voxels.
+    """
     low, high = WINDOW
-    volumes = torch.empty(len(study), len(CHANNELS), *study.labels.shape[1:])
-    for row in range(len(study)):
-        volumes[row, 0] = torch.from_numpy(((study.volumes[row, 0] - low) / (high - low)).clip(0, 1))
-        volumes[row, 1] = torch.from_numpy(study.labels[row] >= Organ.LIVER.value)
-        volumes[row, 2] = torch.from_numpy(study.labels[row] == Organ.TUMOUR.value)
-    age = torch.from_numpy(study.covariates[:, 1:].astype(np.float32))
-    ends = [round(share * len(study)) for share in (0.6, 0.75)]
-    return PhantomParts(study, volumes, age, *np.split(np.arange(len(study)), ends))
+    volumes = torch.empty(plan.patients, len(CHANNELS), plan.size, plan.size, plan.size)
+    load, liver, age = np.empty((3, plan.patients))
+    spacing = np.empty((plan.patients, 3))
+    for row, drawn in enumerate(drawn_phantoms(plan.patients, size=_FINER * plan.size, seed=plan.seed)):
+        liver_mask, tumour_mask = drawn.labels >= Organ.LIVER.value, drawn.labels == Organ.TUMOUR.value
+        fine = np.stack([((drawn.volume - low) / (high - low)).clip(0, 1), liver_mask, tumour_mask])
+        volumes[row] = avg_pool3d(torch.from_numpy(fine.astype(np.float32)), _FINER)
+        load[row], liver[row], age[row], spacing[row] = drawn.load, drawn.liver, drawn.age, _FINER * drawn.spacing
+    ends = [round(share * plan.patients) for share in (0.6, 0.75)]
+    return PhantomParts(
+        volumes,
+        spacing,
+        load,
+        liver,
+        phantom_covariates(load, age),
+        phantom_outcome(load, age, seed=plan.seed),
+        phantom_hazard(),
+        *np.split(np.arange(plan.patients), ends),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +173,7 @@ class FittedVAE:
         model: The model.
         latents: Latent means of all patients.
         dimensions: The latent dimensions, read on training patients.
-        error: Share of the voxels' variance that is left unexplained on validation patients, mean over channels.
+        unexplained: Share of the voxels' variance that is left unexplained on validation patients, by channel.
         concordance: C of its own head on validation patients; NaN for the plain autoencoder.
         active: Latent dimensions with mean KL above 0.05 nats.
         epoch: Epoch whose weights were kept.
@@ -134,10 +183,15 @@ class FittedVAE:
     model: CoxVAE
     latents: np.ndarray
     dimensions: tuple[LatentDimension, ...]
-    error: float
+    unexplained: tuple[float, ...]
     concordance: float
     active: int
     epoch: int
+
+    @property
+    def error(self) -> float:
+        """Mean of `unexplained`: each channel counts the same, so that tumours are not drowned by the body."""
+        return sum(self.unexplained) / len(self.unexplained)
 
     @property
     def worst(self) -> LatentDimension:
@@ -161,11 +215,12 @@ def fit_phantom_vae(parts: PhantomParts, plan: CoxVAEPlan, tau: float) -> Fitted
         mask_channels=2,
         mask_weights=(1.0, plan.tumour_weight),
         template=True,
+        normalised_decoder=False,
         covariates=1,
         channels_last=True,
         seed=plan.seed,
     )
-    model.vae.start_at(parts.volumes[parts.train].mean(dim=0))
+    model.vae.start_at(parts.volumes[parts.train])
     settings = FitSettings(
         epochs=plan.epochs,
         batch=plan.batch,
@@ -182,14 +237,14 @@ def fit_phantom_vae(parts: PhantomParts, plan: CoxVAEPlan, tau: float) -> Fitted
     warn_if_collapsed(kl)
     weights = model.get_parameter("head.linear.weight").detach().double().numpy()[0, : model.vae.latent]
     latents = mean.double().numpy()
-    seen = own_risk(model, parts, parts.validation), parts.study.outcome[parts.validation]
+    seen = own_risk(model, parts, parts.validation), parts.outcome[parts.validation]
     return FittedVAE(
         tau,
         model,
         latents,
         latent_dimensions(
             latents[parts.train],
-            parts.study.outcome[parts.train],
+            parts.outcome[parts.train],
             mean_kl=kl.double().mean(0).numpy(),
             head_weights=weights if tau < 1 else None,
         ),
@@ -207,11 +262,10 @@ def _encoded(model: CoxVAE, volumes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def unexplained(model: CoxVAE, volumes: Tensor, centre: Tensor) -> float:
-    """Squared error of decoded latent means over that of the mean training volume, averaged over channels.
+def unexplained(model: CoxVAE, volumes: Tensor, centre: Tensor) -> tuple[float, ...]:
+    """Squared error of decoded latent means over that of the mean training volume, by channel.
 
-    0 is a perfect picture, 1 what the mean volume reaches. Each channel counts the same, so that tumours, a hundredth
-    of the voxels, are not drowned by the outline of the body.
+    0 is a perfect picture, 1 what the mean volume reaches.
     """
     missed = torch.zeros(len(CHANNELS), dtype=torch.float64)
     spread = torch.zeros_like(missed)
@@ -219,7 +273,7 @@ def unexplained(model: CoxVAE, volumes: Tensor, centre: Tensor) -> float:
         decoded = model.decode(model.vae(part))
         missed += (decoded - part).double().square().sum(dim=(0, 2, 3, 4))
         spread += (centre - part).double().square().sum(dim=(0, 2, 3, 4))
-    return float((missed / spread).mean())
+    return tuple((missed / spread).tolist())
 
 
 @torch.no_grad()
@@ -247,36 +301,37 @@ class Walk:
 
     Attributes:
         volumes: (step, channel, x, y, z).
-        tumour: Millilitres decoded as tumour with a chance above one half, by step.
-        expected_tumour: Millilitres of tumour expected: the sum of all chances, by step.
-        liver: Millilitres decoded as liver, tumours included, with a chance above one half, by step.
+        tumour: Millilitres of decoded tumour by step: the decoded shares of all voxels, summed. No threshold is needed,
+            because the decoded share is the mean of a voxel's share, so that the sum is the mean of the volume.
+        liver: Millilitres of decoded liver by step, tumours included, in the same way.
     """
 
     volumes: np.ndarray
     tumour: np.ndarray
-    expected_tumour: np.ndarray
     liver: np.ndarray
 
 
-def walk_towards_hazard(fitted: FittedVAE, parts: PhantomParts, start: np.ndarray | None = None) -> Walk:
+def walk_towards_hazard(
+    fitted: FittedVAE, parts: PhantomParts, start: np.ndarray | None = None, *, following: bool = False
+) -> Walk:
     """Walks from -2 to 2 standard deviations along the most hazardous dimension and measures what is decoded.
 
     Args:
         fitted: The model.
         parts: The cohort.
         start: Latents to hold the other dimensions at; the mean of the training latents by default.
+        following: Whether the other dimensions follow, each by its regression on the most hazardous one over the
+            training patients. Where dimensions are correlated, moving one alone leaves the patients behind: what two of
+            them draw together in every patient is drawn by one and not taken back by the other.
     """
     train = fitted.latents[parts.train]
     centre = train.mean(0) if start is None else start.copy()
     dimension = fitted.worst.dimension
     centre[dimension - 1] = train[:, dimension - 1].mean()
-    scale = fitted.towards_hazard * train.std(0)
-    volumes = traverse(fitted.model, centre=centre, scale=scale, steps=STEPS, dimensions=[dimension]).images[0]
-    liver, tumour = volumes[:, 1], volumes[:, 2]
-    by_step = (1, 2, 3)
-    return Walk(
-        volumes,
-        (tumour > 0.5).sum(axis=by_step) * parts.voxel,
-        tumour.sum(axis=by_step, dtype=np.float64) * parts.voxel,
-        (liver > 0.5).sum(axis=by_step) * parts.voxel,
-    )
+    together = np.corrcoef(train.T)[dimension - 1] if following else np.eye(len(centre))[dimension - 1]
+    moved = fitted.towards_hazard * together * train.std(0)
+    places = torch.from_numpy(centre + np.outer(STEPS, moved)).float()
+    with torch.no_grad():
+        volumes = fitted.model.decode(places).numpy()
+    sums = volumes.sum(axis=(2, 3, 4), dtype=np.float64) * parts.voxel
+    return Walk(volumes, sums[:, CHANNELS.index("tumour")], sums[:, CHANNELS.index("liver")])
