@@ -17,7 +17,6 @@ from survlens.explain.survshap import PermutationSurvSHAP
 from survlens.models.survival_model import SurvivalModel
 from survlens.study.reproduce.simulated_networks import (
     NETWORKS,
-    RULES,
     Simulation,
     common_times,
     fitted_network,
@@ -92,7 +91,7 @@ def accuracy_of_networks(plan: AccuracyPlan, tell: Callable[[str], object] | Non
         for count in plan.draws:
             some = References({"table": every.inputs["table"][:count]}, f"{count} training rows", drawn=True)
             for method, explainer, printed in (
-                ("GradSHAP", GradSHAP(some, RULES.get(name)), PUBLISHED[name].get(count)),
+                ("GradSHAP", GradSHAP(some), PUBLISHED[name].get(count)),
                 ("SurvSHAP, permutations", PermutationSurvSHAP(some, pairs=5, seed=plan.seed), None),
             ):
                 found = explainer(model, {"table": parts.test.covariates}, times)["table"]
