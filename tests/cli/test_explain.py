@@ -119,7 +119,7 @@ BAD = [
     ("a cause is missing", {}, ("--target", "incidence"), ("`cause` must be given", "--cause")),
     ("a cause of a head without", {}, ("--target", "incidence", "--cause", 1), ("tell causes apart",)),
     ("a horizon is missing", {}, ("--target", "restricted_mean"), ("`horizon` must be given", "--horizon")),
-    ("times past the fitted range", {}, ("--times", "3,900"), ("`times` must", "the range of the model's curves", "900")),
+    ("times past the fitted range", {}, ("--times", "3,900"), ("`times` must", "range of the model's curves", "900")),
     ("times that fall", {}, ("--times", "6,3"), ("`times` must be times above 0 that increase",)),
     ("times that are no numbers", {}, ("--times", "3;6"), ("numbers with commas",)),
     ("a patient who is not held out", {}, ("--patients", "p0,nobody"), ("not held out", "--fold")),
