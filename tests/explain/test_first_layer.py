@@ -15,7 +15,7 @@ from survlens.explain.expected import GradSHAP
 from survlens.explain.first_layer import first_layers
 from survlens.explain.held import held_still
 from survlens.explain.jacobian import raw_slopes
-from survlens.explain.paths import GaussLegendre
+from survlens.explain.paths import GaussLegendre, every_other
 from survlens.explain.references import References
 from survlens.heads.logistic_hazard import LogisticHazard
 from survlens.models.survival_model import SurvivalModel
@@ -184,6 +184,18 @@ def test_contributions_are_those_of_a_network_whose_layer_is_not_seen() -> None:
     torch.testing.assert_close(left.quadrature_error, right.quadrature_error, rtol=1e-6, atol=1e-14)
     hooks = [each for module in seen.modules() for each in module._forward_hooks.values()]
     assert hooks == []
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 7, 16, 25, 50])
+def test_every_other_node_integrates_polynomials_as_high_as_it_has_nodes(nodes: int) -> None:
+    places = (1 + np.polynomial.legendre.leggauss(nodes)[0]) / 2
+    weights = every_other(nodes).numpy()
+    kept = (nodes + 1) // 2
+    assert np.count_nonzero(weights) == kept
+    assert (weights[1::2] == 0).all()
+    assert (weights[::2] > 0).all()
+    for power in range(kept):
+        assert weights @ places**power == pytest.approx(1 / (power + 1), rel=1e-10)
 
 
 def test_a_fixed_rule_knows_its_error_from_every_other_node() -> None:

@@ -34,6 +34,18 @@ def _add(found: Any, rises: Any, weight: float, right: Any, at_right: Any, at_le
 
 
 @compiled
+def _run(rises: Any, shares: Any, slopes: Any) -> None:
+    """Puts - sum over l <= k of shares_l slopes_l into row k of `rises`."""
+    knots, features = rises.shape
+    for feature in range(features):
+        rises[0, feature] = -shares[0] * slopes[0, feature]
+    for knot in range(1, knots):
+        share, into, before, slope = shares[knot], rises[knot], rises[knot - 1], slopes[knot]
+        for feature in range(features):
+            into[feature] = before[feature] - share * slope[feature]
+
+
+@compiled
 def by_running_sums(slopes: Any, shares: Any, rules: Any, right: Any, at_right: Any, at_left: Any, found: Any) -> None:
     """Level slopes - sum over l <= k of shares_l g_l of each point, summed over a group by every rule.
 
@@ -50,24 +62,10 @@ def by_running_sums(slopes: Any, shares: Any, rules: Any, right: Any, at_right: 
     rises = np.empty((knots, features))
     for group in range(groups):
         for point in range(points):
-            for knot in range(knots):
-                share, into, slope = shares[group, point, knot], rises[knot], slopes[group, point, knot]
-                if knot > 0:
-                    before = rises[knot - 1]
-                    for feature in range(features):
-                        into[feature] = before[feature] - share * slope[feature]
-                else:
-                    for feature in range(features):
-                        into[feature] = -share * slope[feature]
+            _run(rises, shares[group, point], slopes[group, point])
             for rule in range(len(rules)):
-                _add(
-                    found[rule, group],
-                    rises,
-                    rules[rule, point],
-                    right,
-                    at_right[group, point],
-                    at_left[group, point],
-                )
+                weight = rules[rule, point]
+                _add(found[rule, group], rises, weight, right, at_right[group, point], at_left[group, point])
 
 
 @compiled
@@ -87,21 +85,11 @@ def by_masses(
         found: Taken up into, (rule, group, time, feature), float64.
     """
     groups, points, knots, features = slopes.shape
-    rises, later, sums = np.empty((knots, features)), np.empty(features), np.empty(knots)
+    rises, later = np.empty((knots, features)), np.empty(features)
     for group in range(groups):
         for point in range(points):
-            total = 0.0
-            for knot in range(knots):
-                share, into, slope = mass[group, point, knot], rises[knot], slopes[group, point, knot]
-                total += share
-                sums[knot] = total
-                if knot > 0:
-                    above = rises[knot - 1]
-                    for feature in range(features):
-                        into[feature] = above[feature] - share * slope[feature]
-                else:
-                    for feature in range(features):
-                        into[feature] = -share * slope[feature]
+            _run(rises, mass[group, point], slopes[group, point])
+            sums = mass[group, point].cumsum()
             later[:] = 0.0
             for back in range(knots):
                 knot = knots - 1 - back
@@ -110,11 +98,5 @@ def by_masses(
                     into[feature] += sums[knot] * later[feature]
                     later[feature] += part * (slope[feature] - later[feature])
             for rule in range(len(rules)):
-                _add(
-                    found[rule, group],
-                    rises,
-                    rules[rule, point],
-                    right,
-                    at_right[group, point],
-                    at_left[group, point],
-                )
+                weight = rules[rule, point]
+                _add(found[rule, group], rises, weight, right, at_right[group, point], at_left[group, point])

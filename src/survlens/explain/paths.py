@@ -91,7 +91,7 @@ class GaussLegendre:
         scale = torch.as_tensor(weights / 2, device=held.device)
         layers = first_layers(held, end, modalities)
         size = nodes * 8 * 4 * raw_width(held, start) * _numbers(start, modalities, paths, layers)
-        thinned = _every_other(nodes).to(where) if with_error else None
+        thinned = every_other(nodes).to(where) if with_error else None
         parts = []
         for span in spans(paths, rows_at_once(size, min(self.memory, _BLOCK))):
             rows = torch.arange(span.start, span.stop, device=held.device)
@@ -133,7 +133,7 @@ def doubled(
     return found
 
 
-def _every_other(nodes: int) -> Float[Tensor, " node"]:
+def every_other(nodes: int) -> Float[Tensor, " node"]:
     """Weights on (0, 1) of the interpolating rule that has every other Gauss-Legendre node; 0 at the nodes between.
 
     Of a single node nothing is left, so that its error is all that it says.
