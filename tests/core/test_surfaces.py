@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+
 import pytest
 import torch
 
@@ -61,3 +63,22 @@ def test_small_masses_keep_their_digits() -> None:
 def test_formulas_keep_the_graph(formula, hazard: torch.Tensor) -> None:
     log_survival = surfaces.log_survival_from_hazard(hazard[:2, :4]).requires_grad_()
     assert torch.autograd.gradcheck(formula, log_survival)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 200.0, 5000.0], ids=lambda spread: f"spread {spread:g}")
+def test_masses_give_the_same_curve_whether_or_not_gradients_are_kept(
+    spread: float, generator: torch.Generator
+) -> None:
+    """Without gradients another route is taken: sums of exponentials. Both are held to long decimals."""
+    logits = torch.randn((12, 7), generator=generator, dtype=torch.float64) * spread
+    slow = surfaces.log_survival_from_pmf_logits(logits), surfaces.hazard_logits_from_pmf_logits(logits)
+    with torch.no_grad():
+        fast = surfaces.survival_and_hazard_of_masses(logits)
+    for one, other in zip(slow, fast, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-13)
+    with decimal.localcontext(prec=700, Emin=-(10**6), Emax=10**6):
+        for row, curve in zip(logits.tolist(), fast[0].tolist(), strict=True):
+            masses = [decimal.Decimal(value).exp() for value in row] + [decimal.Decimal(1)]
+            for j, found in enumerate(curve):
+                exact = float((sum(masses[j + 1 :]) / sum(masses)).ln())
+                assert found == pytest.approx(exact, rel=2e-12, abs=1e-300)

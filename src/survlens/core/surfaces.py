@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 _SERIES_BELOW = -20.0
+_RANGE = 650.0
 
 
 def log_survival_from_hazard_logits(logits: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
@@ -46,7 +47,8 @@ def log_survival_from_pmf_logits(logits: Float[Tensor, "instance time"]) -> Floa
     logsigmoid(log A - log D): `1 - cumsum` would lose S in its tail, and log A - log(A + D) would lose 1 - S at its
     start.
     """
-    return torch.nn.functional.logsigmoid(_later(logits) - logits.logcumsumexp(-1))
+    before, later = _log_sums(logits)
+    return torch.nn.functional.logsigmoid(later - before)
 
 
 def hazard_logits_from_pmf_logits(logits: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:
@@ -54,12 +56,34 @@ def hazard_logits_from_pmf_logits(logits: Float[Tensor, "instance time"]) -> Flo
 
     Neither is a small h_j lost, as in S_(j-1) - S_j, nor one close to 1.
     """
-    return logits - _later(logits)
+    return logits - _log_sums(logits)[1]
 
 
-def _later(logits: Tensor) -> Tensor:
-    """Log A_j: the sum of exp(z_l) over l > j, and of 1 for the tail."""
-    return torch.nn.functional.pad(logits, (0, 1)).flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
+def survival_and_hazard_of_masses(
+    logits: Float[Tensor, "instance time"],
+) -> tuple[Float[Tensor, "instance time"], Float[Tensor, "instance time"]]:
+    """What `log_survival_from_pmf_logits` and `hazard_logits_from_pmf_logits` give, from the same sums."""
+    before, later = _log_sums(logits)
+    return torch.nn.functional.logsigmoid(later - before), logits - later
+
+
+def _log_sums(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Log D_j and log A_j: of the sum of exp(z_l) over l <= j, and over l > j with 1 for the tail.
+
+    Where nothing is differentiated and the exponentials span less than the range of float64, sums of exponentials are
+    taken, each after one shift by the row's largest logit: all terms are positive, so no digits cancel, and it is three
+    times as fast.
+    """
+    padded = torch.nn.functional.pad(logits, (0, 1))
+    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and logits.device.type == "cpu"
+    if plain and logits.dtype == torch.float64 and logits.numel():
+        largest = padded.amax(-1, keepdim=True)
+        shifted = padded - largest
+        if bool(shifted.amin() > -_RANGE):
+            masses = shifted.exp_()
+            before, later = masses[..., :-1].cumsum(-1), masses.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+            return before.log_().add_(largest), later.log().add_(largest)
+    return logits.logcumsumexp(-1), padded.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
 
 
 def previous(log_survival: Float[Tensor, "instance time"]) -> Float[Tensor, "instance time"]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.prediction import Interpolation, SurvivalPrediction
-from survlens.core.surfaces import hazard_logits_from_pmf_logits, log_softplus, log_survival_from_pmf_logits
+from survlens.core.surfaces import log_softplus, survival_and_hazard_of_masses
 
 
 def check_in_features(in_features: int) -> None:
@@ -45,8 +45,8 @@ def curve_of_masses(
     """Survival curves of the masses softmax(`scores`, 0), of constant density within each interval of `grid`."""
     scores = scores.double()
     knots = grid.edges[1:].to(scores.device)
-    log_rise = log_softplus(hazard_logits_from_pmf_logits(scores))
+    log_survival, hazard_logits = survival_and_hazard_of_masses(scores)
     prediction = SurvivalPrediction(
-        knots, log_survival_from_pmf_logits(scores), Interpolation.LINEAR, grid.unit, log_rise=log_rise
+        knots, log_survival, Interpolation.LINEAR, grid.unit, log_rise=log_softplus(hazard_logits)
     )
     return prediction if times is None else prediction.at(times)
