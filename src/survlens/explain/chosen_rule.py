@@ -22,6 +22,7 @@ from survlens.explain.paths import GaussLegendre, replaced
 from survlens.explain.segments import RefinedSegments
 
 _COARSE = 1e-3  # tolerance from which on two nodes are where to begin
+_LOOSE = 1e-2  # tolerance from which on segments reach it before kinks are found
 _COUNTABLE = 4096  # kinks per row, of CoxTime per row and knot, up to which all pieces are taken
 
 
@@ -29,9 +30,9 @@ _COUNTABLE = 4096  # kinks per row, of CoxTime per row and knot, up to which all
 class ChosenRule:
     """Exact pieces where the network is piecewise linear with countable kinks, Gauss-Legendre where it is smooth.
 
-    Where it is smooth between countable kinks, Gauss-Legendre between these. Everything else gets refined segments,
-    and a note where the network calls what is not known. Rows that lack
-    different modalities are looked at apart, since other parts of the network are at work in them.
+    Where it is smooth between countable kinks, Gauss-Legendre between these, or refined segments where the tolerance
+    is 1e-2 or more. Everything else gets refined segments, and a note where the network calls what is not known. Rows
+    that lack different modalities are looked at apart, since other parts of the network are at work in them.
 
     Attributes:
         tolerance: Estimated error, as a share of the largest contribution of a line, that rules without an exact
@@ -68,7 +69,7 @@ class ChosenRule:
         if kind.countable and kind.units <= _COUNTABLE:
             if kind.smoothness is Smoothness.PIECEWISE_LINEAR:
                 return ExactPieces(kind, self.memory), ""
-            if kind.smoothness is Smoothness.MIXED:
+            if kind.smoothness is Smoothness.MIXED and (self.tolerance is None or self.tolerance < _LOOSE):
                 curved = CurvedPieces(kind, memory=self.memory)
                 if self.tolerance is None:
                     return curved, ""

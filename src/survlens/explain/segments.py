@@ -44,7 +44,7 @@ class RefinedSegments:
     of its nodes: with errors that fall like n^-1.6, the difference is 4.8 times the error.
 
     Attributes:
-        tolerance: Error to stop at, as a share of the largest contribution to each column; 0 uses the whole budget.
+        tolerance: Error to stop at, as a share of the largest contribution of a path; 0 uses the whole budget.
         budget: Gradients (reverse passes per raw output) that a path may cost; at least 12, of which a
             seventh is spent on finding where to cut and a fifth on the estimate of the error.
         memory: Bytes of activations and slopes that one network pass may hold.
@@ -96,7 +96,8 @@ class RefinedSegments:
             change = _largest({name: found[name] - coarse[name] for name in modalities}, parts, len(active))
             error[active] = change / (_RATIO**_ORDER - 1)
             _put(values, found, active, end, paths)
-            going = (error[active] > self.tolerance * _largest(found, parts, len(active))).any(1).nonzero()[:, 0]
+            limit = self.tolerance * _largest(found, parts, len(active)).amax(1, keepdim=True)
+            going = (error[active] > limit).any(1).nonzero()[:, 0]
             active, where, uneven = active[going], where[going], uneven[going]
             if not len(active):
                 break
@@ -116,7 +117,7 @@ class RefinedSegments:
 
     def _notes(self, values: Mapping[str, Tensor], error: Tensor, end: Inputs) -> tuple[str, ...]:
         parts = {name: _of_paths(end, name) for name in values}
-        missed = (error > self.tolerance * _largest(values, parts, len(error))).any(1)
+        missed = (error > self.tolerance * _largest(values, parts, len(error)).amax(1, keepdim=True)).any(1)
         if not self.tolerance or not bool(missed.any()):
             return ()
         return (
@@ -178,9 +179,9 @@ class _Cut:
                 change = (last[name] - first[name]).unsqueeze(1)
                 scaled = (slopes[name] * change).flatten(2)
                 row_of = _of_paths(last, name)
-                jump = torch.zeros_like(scaled) if previous is None else scaled - previous[name]
-                apart = torch.stack([jump, scaled], dim=-1).double().square().sum(2)
-                sizes += _by_path(apart, row_of, len(rows))
+                sizes[..., 1] += _by_path(_square(scaled), row_of, len(rows))
+                if previous is not None:
+                    sizes[..., 0] += _by_path(_square(scaled - previous[name]), row_of, len(rows))
                 self._add(values, name, scaled, (left[0], right[0], width), row_of, order[name])
                 slopes[name] = scaled
             seen.append((left[0], right[0], sizes))
@@ -188,7 +189,7 @@ class _Cut:
             previous, left = slopes, right
         for name in self.modalities:  # the first segment of a block is compared with the last of the block before it
             jump = firsts[name] - (previous or firsts)[name][_one_back(last, name)]
-            seen[0][2][..., 0] += _by_path(jump.double().square().sum(2), _of_paths(last, name), len(rows))
+            seen[0][2][..., 0] += _by_path(_square(jump), _of_paths(last, name), len(rows))
         for _, _, sizes in seen:
             sizes.sqrt_()
         shaped = {
@@ -290,6 +291,11 @@ def _of_paths(inputs: Inputs, name: str) -> Tensor | None:
 def _by_path(values: Tensor, row_of: Tensor | None, rows: int) -> Tensor:
     """Sums over the items of each row."""
     return values if row_of is None else values.new_zeros((rows, *values.shape[1:])).index_add(0, row_of, values)
+
+
+def _square(slopes: Float[Tensor, "row raw feature"]) -> Float[Tensor, "row raw"]:
+    """Squared length over features."""
+    return torch.linalg.vector_norm(slopes, dim=2).double().square()
 
 
 def _one_back(inputs: Inputs, name: str) -> Tensor:
