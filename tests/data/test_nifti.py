@@ -206,6 +206,21 @@ def test_a_bomb_is_refused_before_its_memory_is_taken(tmp_path):
         read_nifti(saved(tmp_path / "b.nii"), most_voxels=10)
 
 
+def test_a_volume_whose_numbers_take_too_many_bytes_is_refused(tmp_path):
+    for kind, slope, bytes_of_one in ((np.int16, None, 2), (np.float64, None, 8), (np.uint8, (2.0, 1.0), 4)):
+        path = saved(tmp_path / "a.nii", numbers(kind=kind), slope=slope)
+        assert read_nifti(path, most_bytes=60 * bytes_of_one).values.size == 60
+        with pytest.raises(
+            DataError, match=f"at most {60 * bytes_of_one - 1} bytes; its header says {60 * bytes_of_one}"
+        ):
+            read_nifti(path, most_bytes=60 * bytes_of_one - 1)
+    header = bytearray(saved(tmp_path / "b.nii", numbers(kind=np.float64)).read_bytes()[:352])
+    header[40:48] = struct.pack("<4h", 3, 1100, 1100, 1100)
+    (tmp_path / "b.nii").write_bytes(bytes(header))
+    with pytest.raises(DataError, match="at most 4,294,967,296 bytes; its header says 10,648,000,000"):
+        read_nifti(tmp_path / "b.nii")
+
+
 def test_a_small_header_over_a_large_rest_reads_only_what_it_says(tmp_path):
     path = tmp_path / "long.nii.gz"
     raw = saved(tmp_path / "a.nii").read_bytes()

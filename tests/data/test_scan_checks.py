@@ -1,6 +1,7 @@
 """The audit of scans: laws of volumes that are filled, PET, and every finding of the table."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("pydicom", reason="reading DICOM needs the extra `imaging`")
@@ -24,7 +25,9 @@ from survlens.data.scan_checks import (
     series_findings,
     structure_findings,
 )
+from survlens.data.scan_rows import scan_findings, scan_quality_findings
 from survlens.data.scans import ScanReference
+from survlens.data.schema import CohortSchema
 
 SALT = Pseudonyms(b"a salt for tests, which is long enough")
 
@@ -111,6 +114,13 @@ def test_uptake_of_corrected_and_of_finished_units():
     assert uptake_factor([facts(decay="ADMIN")], "scan") == pytest.approx(70_000 / 3e8)
     assert uptake_factor([facts(units="GML")], "scan") == 1
     assert uptake_factor([facts(series=None)], "scan") > uptake_factor([facts()], "scan")
+
+
+def test_a_scan_over_midnight_starts_before_it():
+    late = {"given": 82_000.0, "series": 86_300.0}  # 22:47 and 23:58
+    alone = uptake_factor([facts(**late, acquired=86_300.0)], "scan")
+    assert uptake_factor([facts(**late, acquired=at) for at in (86_350.0, 60.0)], "scan") == alone
+    assert alone == pytest.approx(70_000 / (3e8 * 2 ** (-4300 / 6586)))
 
 
 @pytest.mark.parametrize(
@@ -283,3 +293,27 @@ def test_free_text_and_paths_with_identifiers_are_held_back():
     assert all(part.startswith("~") for part in shown[:2])
     assert known.path(PurePath("4711/1-002.dcm")).startswith("~")
     assert known.path(PurePath("4712/1-002.dcm")) == "4712/1-002.dcm"
+
+
+def test_matrices_that_disagree_and_every_kind_of_fault_are_told(tmp_path):
+    import nibabel
+
+    values = np.random.default_rng(0).normal(size=(6, 6, 6)).astype(np.float32)
+    away = np.diag([2.0, 2.0, 2.0, 1.0])
+    mirrored = np.diag([-2.0, 2.0, 2.0, 1.0])
+    for number, qform in enumerate((away, mirrored)):
+        image = nibabel.Nifti1Image(values + number, away)
+        image.set_sform(away, 1)
+        image.set_qform(qform, 1)
+        nibabel.save(image, tmp_path / f"{number}.nii")
+    for number, wrong in ((2, np.full_like(values, np.nan)), (3, np.stack([values, values], -1)), (4, values * np.inf)):
+        nibabel.save(nibabel.Nifti1Image(wrong, away), tmp_path / f"{number}.nii")
+    table = pd.DataFrame(
+        {"patient": list("abcde"), "time": [1.0, 2, 3, 4, 5], "event": [1, 0, 1, 1, 1],
+         "scan": [f"{number}.nii" for number in range(5)]}
+    )  # fmt: skip
+    schema = CohortSchema(time="time", event="event", unit="months", patient="patient", scan="scan")
+    found = list(scan_findings(table, schema, table["patient"].to_numpy(), root=tmp_path))
+    assert [(each.code, each.rows) for each in found] == [("scan-unreadable", (4, 6)), ("scan-unreadable", (5,))]
+    (found,) = scan_quality_findings(table, schema, {2, 3, 4}, root=tmp_path)
+    assert (found.code, found.rows, found.severity) == ("places-disagree", (3,), Severity.WARNING)

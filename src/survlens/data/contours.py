@@ -16,6 +16,7 @@ from survlens.data.dicom_headers import pydicom_module, quiet
 from survlens.data.geometry import Volume
 
 _OFF_PLANE = 0.35  # of the distance of slices: contours further from a slice's plane belong to no slice
+_CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +101,7 @@ def read_structures(path: Path, name: str = "") -> tuple[Structure, ...]:
 def _structure(name: str, items: Iterable[Any]) -> Structure:
     drawn, fault = [], ""
     for number, item in enumerate(items, 1):
-        if str(item.get("ContourGeometricType", "")) != "CLOSED_PLANAR":
+        if str(item.get("ContourGeometricType", "")) not in _CLOSED:
             continue
         points = np.array([float(value) for value in np.atleast_1d(item.get("ContourData") or [])])
         if len(points) % 3:

@@ -23,6 +23,7 @@ MOST_VOXELS = 1_500_000_000
 _UNEVEN = 0.01  # share by which the distance of slices may differ
 _TILT = 1e-3  # shear, as a share of the distance of slices
 _AT_ONE_PLACE = 1e-3  # millimetres
+_ALIKE = 1e-3  # by which direction cosines, and shares of the spacing, differ within a series
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -123,16 +124,29 @@ def series_of(paths: Iterable[Path]) -> tuple[Series, ...]:
 
 
 def grouped(slices: Iterable[Slice]) -> tuple[Series, ...]:
-    """Slices by identifier, orientation, spacing and size, each group in the order of place; the longest first."""
-    groups: dict[tuple, list[Slice]] = {}
+    """Slices by identifier, orientation, spacing and size, each group in the order of place; the longest first.
+
+    Orientations and spacings are alike up to a thousandth, since scanners round them differently from slice to slice.
+    """
+    groups: dict[tuple, list[list[Slice]]] = {}
     for each in slices:
-        place = tuple(np.round(each.rows + each.columns, 4).tolist()) + tuple(np.round(each.spacing, 4).tolist())
-        groups.setdefault((each.series, place, each.shape), []).append(each)
+        kinds = groups.setdefault((each.series, each.shape), [])
+        alike = next((kind for kind in kinds if _alike(each, kind[0])), None)
+        if alike is None:
+            kinds.append([each])
+        else:
+            alike.append(each)
     found = []
-    for members in groups.values():
+    for members in (kind for kinds in groups.values() for kind in kinds):
         normal = members[0].normal
         found.append(Series(tuple(sorted(members, key=lambda each: float(np.dot(each.position, normal))))))
     return tuple(sorted(found, key=lambda each: -len(each.slices)))
+
+
+def _alike(one: Slice, other: Slice) -> bool:
+    turned = np.abs(np.array(one.rows + one.columns) - np.array(other.rows + other.columns)).max()
+    stretched = np.abs(np.array(one.spacing) / np.array(other.spacing) - 1).max()
+    return bool(turned <= _ALIKE and stretched <= _ALIKE)
 
 
 def one_series(paths: Iterable[Path], series: str | None = None) -> Series:

@@ -32,6 +32,8 @@ from survlens.data.geometry import Volume
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 """Endings of the files that are read."""
 
+MOST_BYTES = 4 << 30
+"""A volume whose numbers take more is refused before its memory is taken."""
 _SMALL, _LARGE = 348, 540
 """Bytes of the two kinds of header."""
 _FARTHEST = 1 << 24
@@ -49,7 +51,9 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(NIFTI_SUFFIXES)
 
 
-def read_nifti(path: str | Path, *, most_voxels: int = MOST_VOXELS, unit: str = "arbitrary") -> Volume:
+def read_nifti(
+    path: str | Path, *, most_voxels: int = MOST_VOXELS, most_bytes: int = MOST_BYTES, unit: str = "arbitrary"
+) -> Volume:
     """The volume of a NIfTI-1 or NIfTI-2 file, in canonical orientation.
 
     Whole numbers that the header does not rescale keep their type, as masks need; all else becomes float32. The place
@@ -59,11 +63,13 @@ def read_nifti(path: str | Path, *, most_voxels: int = MOST_VOXELS, unit: str = 
     Args:
         path: A file ending in .nii or .nii.gz.
         most_voxels: A larger volume is refused before its memory is taken.
+        most_bytes: So is one whose numbers take more bytes, as they are stored or as float32 where they become that.
         unit: What the values mean, such as "HU"; the format does not say.
 
     Raises:
         CorruptFileError: If the file is missing, truncated or no NIfTI file.
-        DataError: If it has several volumes, no place in the world, too many voxels, or values that are not finite.
+        DataError: If it has several volumes, no place in the world, too many voxels, too many bytes, or values that
+            are not finite.
         MissingDependencyError: Without the extra `[imaging]`.
     """
     path = Path(path)
@@ -75,7 +81,7 @@ def read_nifti(path: str | Path, *, most_voxels: int = MOST_VOXELS, unit: str = 
         opened: Any = gzip.open(path, "rb") if start == b"\x1f\x8b" else path.open("rb")
         with opened as stream:
             header, order = _header(stream, path.name)
-            values = _values(stream, header, order, path.name, most_voxels)
+            values = _values(stream, header, order, path.name, (most_voxels, most_bytes))
     except (DataError, CorruptFileError):
         raise
     except _BROKEN as error:
@@ -166,13 +172,21 @@ def _header(stream: BinaryIO, name: str) -> tuple[Any, Literal["<", ">"]]:
     raise _corrupt(name, "other content")
 
 
-def _values(stream: BinaryIO, header: Any, order: Literal["<", ">"], name: str, most: int) -> np.ndarray:
+def _values(stream: BinaryIO, header: Any, order: Literal["<", ">"], name: str, most: tuple[int, int]) -> np.ndarray:
     """The voxels, once the header has shown that they are one bearable volume of numbers."""
     shape = _shape(header, name)
     voxels = int(np.prod([int(side) for side in shape], dtype=object))
-    if voxels > most:
-        raise DataError(f"{name} must have at most {most:,} voxels; its header says {voxels:,}. Crop or resample it.")
+    if voxels > most[0]:
+        raise DataError(
+            f"{name} must have at most {most[0]:,} voxels; its header says {voxels:,}. Crop or resample it."
+        )
     kind = _number_type(header, order, name)
+    taken = voxels * max(kind.itemsize, 4 if kind.kind == "f" or _rescaled(header) else 1)
+    if taken > most[1]:
+        raise DataError(
+            f"{name} must take at most {most[1]:,} bytes; its header says {taken:,}. Crop or resample it, or store it "
+            "as whole numbers of 16 bits."
+        )
     offset = float(header["vox_offset"])
     before = int(offset) - int(header["sizeof_hdr"]) if np.isfinite(offset) and 0 <= offset < _FARTHEST else -1
     if before < 0:
@@ -186,7 +200,7 @@ def _values(stream: BinaryIO, header: Any, order: Literal["<", ">"], name: str, 
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     shift = intercept if np.isfinite(intercept) else 0.0
     with np.errstate(over="ignore"):  # what overflows is found below
-        if np.isfinite(slope) and slope != 0 and (slope, intercept) != (1.0, 0.0):
+        if _rescaled(header):
             values = (values.astype(np.float64) * slope + shift).astype(np.float32)
         elif values.dtype.kind == "f":
             values = values.astype(np.float32, copy=False)
@@ -194,6 +208,12 @@ def _values(stream: BinaryIO, header: Any, order: Literal["<", ">"], name: str, 
         wrong = int((~np.isfinite(values)).sum())
         raise DataError(f"{name} must hold finite values; {wrong:,} voxels are not. Fill them, or export it again.")
     return values
+
+
+def _rescaled(header: Any) -> bool:
+    """Whether the header gives the numbers another scale."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    return bool(np.isfinite(slope)) and slope != 0 and (slope, intercept) != (1.0, 0.0)
 
 
 def _shape(header: Any, name: str) -> tuple[int, ...]:

@@ -86,8 +86,9 @@ def uptake_factor(facts: Sequence[UptakeFacts], name: str) -> float:
     if missing or first.decay not in {"START", "ADMIN"}:
         listed = ", ".join([*missing, *([] if first.decay in {"START", "ADMIN"} else ["DecayCorrection"])])
         raise DataError(f"{name} must say what uptake values need; it lacks {listed}. Export it with these attributes.")
-    weight, dose, half_life, given, start = (float(value or 0.0) for value in needed.values())
-    waited = 0.0 if first.decay == "ADMIN" else (start - given) % _DAY
+    weight, dose, half_life, given, _ = (float(value or 0.0) for value in needed.values())
+    # Clocks start again at midnight: the earliest is the one soonest after the dose was given.
+    waited = 0.0 if first.decay == "ADMIN" else min((at - given) % _DAY for at in starts)
     return 1000 * weight / (dose * 2 ** (-waited / half_life))
 
 

@@ -88,6 +88,7 @@ class KnownIdentifiers:
 
     names: Pseudonyms
     _seen: set[str] = field(default_factory=set)
+    _years: set[str] = field(default_factory=set)
 
     def add(self, header: Any) -> int:
         """Remembers what identifies in a header; returns how many attributes of it are filled."""
@@ -99,6 +100,8 @@ class KnownIdentifiers:
             whole = keyword.endswith(("Description", "Comments", "Name", "Label", "History"))
             for word in words:
                 parts = [word] if whole and "Physician" not in keyword and "Patient" not in keyword else _parts(word)
+                if keyword.endswith(("Date", "DateTime")):
+                    self._years.add(word[:4])
                 self._seen.update(each.lower() for each in [word, *parts] if len(each) >= 3)
         return filled
 
@@ -106,6 +109,11 @@ class KnownIdentifiers:
         """Whether a value that was seen stands in a text."""
         low = text.lower()
         return any(word in low for word in self._seen)
+
+    def _plain(self, part: str) -> bool:
+        """Whether a part of a path tells nothing: neither what was seen, nor the year of a date that was seen."""
+        years = self._years.intersection(re.findall(r"(?<!\d)\d{4}(?!\d)", part))
+        return bool(_PLAIN.fullmatch(part)) and not self.inside(part) and not years
 
     def free_text(self, text: str) -> str:
         """A whitelisted free text (a kernel, a structure's name), held back where it holds what was seen."""
@@ -116,10 +124,7 @@ class KnownIdentifiers:
 
     def path(self, relative: PurePath) -> str:
         """A path as messages may show it: parts such as CT/IM0007 as they are, all others by a salted name."""
-        shown = [
-            part if _PLAIN.fullmatch(part) and not self.inside(part) else f"~{self.names.of(part, 'path')[:6]}"
-            for part in relative.parts
-        ]
+        shown = [part if self._plain(part) else f"~{self.names.of(part, 'path')[:6]}" for part in relative.parts]
         return "/".join(shown)
 
 

@@ -17,7 +17,8 @@ from survlens.data.dicom import Series, SeriesFault, dicom_files, one_series
 from survlens.data.dicom_headers import open_header
 from survlens.data.findings import Finding, Severity, finding
 from survlens.data.geometry import Volume
-from survlens.data.nifti import is_nifti, read_nifti
+from survlens.data.itk_scans import is_scan_file, read_scan_file
+from survlens.data.nifti import is_nifti
 from survlens.data.privacy import IDENTIFYING
 from survlens.data.scans import ScanReference
 
@@ -225,7 +226,7 @@ def reference_findings(
 def _looked_at(reference: ScanReference) -> tuple[list[Finding], ScanFacts | None, int]:
     """What is found in one scan, what the cohort is compared in, and how many attributes identify."""
     try:
-        found, facts, filled = _of_series(reference) if reference.scan.is_dir() else _of_nifti(reference)
+        found, facts, filled = _of_series(reference) if reference.scan.is_dir() else _of_file(reference)
         volume = reference.volume()
     except SurvlensError as error:
         return [finding("scan-unreadable", Severity.ERROR, str(error))], None, 0
@@ -235,7 +236,7 @@ def _looked_at(reference: ScanReference) -> tuple[list[Finding], ScanFacts | Non
         try:
             mask = Volume(reference.region(volume).astype(np.uint8), volume.affine).canonical().values > 0
             found += mask_findings(mask, "")
-            if is_nifti(reference.mask) and not volume.canonical().same_grid(read_nifti(reference.mask)):
+            if is_scan_file(reference.mask) and not volume.canonical().same_grid(read_scan_file(reference.mask)):
                 message = "scan and mask have different grids; the mask is brought to the scan's, by the nearest voxel."
                 found.append(finding("mask-grid", Severity.WARNING, message))
         except SurvlensError as error:
@@ -254,18 +255,35 @@ def _of_series(reference: ScanReference) -> tuple[list[Finding], ScanFacts, int]
     return list(series_findings(series, "")), facts, filled
 
 
-def _of_nifti(reference: ScanReference) -> tuple[list[Finding], ScanFacts, int]:
-    volume = read_nifti(reference.scan)
-    header = _nifti_header(reference.scan)
-    found = list(geometry_findings(volume.values.shape, volume.spacing.tolist(), ""))
-    if np.linalg.det(header.get_best_affine()[:3, :3]) < 0:
-        message = "the axes of the file are left-handed; they are turned when it is read."
-        found.append(finding("left-handed", Severity.NOTE, message))
+def _of_file(reference: ScanReference) -> tuple[list[Finding], ScanFacts, int]:
+    volume = read_scan_file(reference.scan)
+    found, filled = list(geometry_findings(volume.values.shape, volume.spacing.tolist(), "")), 0
+    if is_nifti(reference.scan):
+        header = _nifti_header(reference.scan)
+        if volume.orthogonal:  # a qform cannot say a shear
+            found += _place_findings(header)
+        filled = sum(bool(bytes(header[each]).strip(b"\0 ")) for each in _FREE_TEXTS)
+        if np.linalg.det(header.get_best_affine()[:3, :3]) < 0:
+            message = "the axes of the file are left-handed; they are turned when it is read."
+            found.append(finding("left-handed", Severity.NOTE, message))
     if not volume.orthogonal:
         message = "the axes must stand at right angles; they are sheared (a tilted gantry?). Resample the scan first."
         found.append(finding(SeriesFault.TILT.value, Severity.ERROR, message))
-    filled = sum(bool(bytes(header[each]).strip(b"\0 ")) for each in _FREE_TEXTS)
     return found, ScanFacts(reference.name, "", "", tuple(sorted(volume.spacing.tolist()))), filled
+
+
+def _place_findings(header: Any) -> Iterator[Finding]:
+    """A file whose two matrices, sform and qform, put its corners at different places."""
+    if int(header["sform_code"]) <= 0 or int(header["qform_code"]) <= 0:
+        return
+    corners = np.array(np.meshgrid(*[(0.0, side - 1.0) for side in header.get_data_shape()[:3]], [1.0])).reshape(4, -1)
+    apart = np.linalg.norm((header.get_sform() - header.get_qform())[:3] @ corners, axis=0).max()
+    if apart > 0.5 * min(header.get_zooms()[:3]):
+        message = (
+            f"the two matrices of the file (sform and qform) put its corners up to {apart:.3g} mm apart; the sform is "
+            "taken, other programs may take the qform. Find out which is right, and write the file with one."
+        )
+        yield finding("places-disagree", Severity.WARNING, message)
 
 
 def _nifti_header(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ from survlens.core.errors import DataError, SurvlensError
 from survlens.data.columns import as_text, column_of, is_none, row_text
 from survlens.data.findings import Finding, Severity, finding
 from survlens.data.frames import is_file, resolve
-from survlens.data.nifti import NIFTI_SUFFIXES, is_nifti
+from survlens.data.itk_scans import SCAN_SUFFIXES, is_scan_file
 from survlens.data.scan_cache import ScanCache
 from survlens.data.scan_checks import reference_findings
 from survlens.data.scans import PreparedScan, ScanReference, ScanSettings, prepared
 from survlens.data.schema import CohortSchema
 
+_NAMES = re.compile(r"'[^']*'|\S*[./]\S*|[\d,]+")
+"""What differs between messages of one fault: quoted texts, names of files, and counts."""
 _MASK_ENDINGS = ("_mask", "_seg")
-_MASK_NAMES = ("mask.nii.gz", "mask.nii", "mask.dcm")
+_MASK_NAMES = (*(f"mask{suffix}" for suffix in reversed(SCAN_SUFFIXES)), "mask.dcm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +168,13 @@ def scan_findings(
             owners[reference.identity].add(row)
         except SurvlensError as error:
             trouble.append((row, "scan-unreadable", str(error).rstrip(".")))
-    for code in dict.fromkeys(code for _, code, _ in trouble):
-        of_code = [(row, said) for row, each, said in trouble if each == code]
-        more = f" (and {len(of_code) - 1} more)" if len(of_code) > 1 else ""
-        message = f"{of_code[0][1]}{more}."
-        yield finding(code, Severity.ERROR, message, positions=[row for row, _ in of_code], column=column)
+    alike: dict[tuple[str, str], Trouble] = defaultdict(list)
+    for row, code, said in trouble:
+        alike[code, _NAMES.sub("", said)].append((row, code, said))
+    for (code, _), group in alike.items():
+        more = f" (and {len(group) - 1} more)" if len(group) > 1 else ""
+        message = f"{group[0][2]}{more}."
+        yield finding(code, Severity.ERROR, message, positions=[row for row, _, _ in group], column=column)
     kinds = list(shapes.values())
     if len(set(kinds)) > 1:
         usual = max(set(kinds), key=kinds.count)
@@ -219,7 +224,7 @@ def folder_scans(folder: Path) -> dict[str, tuple[Path, Path | None]]:
     """
     found: dict[str, tuple[Path, Path | None]] = {}
     entries = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
-    files = {each.name: each for each in entries if is_nifti(each)}
+    files = {each.name: each for each in entries if is_scan_file(each)}
     for entry in entries:
         name, mask = entry.name, None
         if entry.is_dir():
@@ -241,20 +246,21 @@ def folder_scans(folder: Path) -> dict[str, tuple[Path, Path | None]]:
 
 def _of_folder(folder: Path) -> tuple[Path, Path | None]:
     mask = next((folder / each for each in _MASK_NAMES if is_file(folder / each)), None)
-    nifti = sorted(each for each in folder.iterdir() if is_nifti(each) and each != mask and each.name[0] != ".")
-    if len(nifti) > 1:
-        listed = ", ".join(each.name for each in nifti[:4])
+    files = sorted(each for each in folder.iterdir() if is_scan_file(each) and each != mask and each.name[0] != ".")
+    if len(files) > 1:
+        listed = ", ".join(each.name for each in files[:4])
         raise DataError(f"the folder of {folder.name!r} must have one scan beside its mask; got {listed}. Leave one.")
-    return (nifti[0] if nifti else folder), mask
+    return (files[0] if files else folder), mask
 
 
 def _sibling(files: Mapping[str, Path], stem: str) -> Path | None:
-    return next((files[stem + suffix] for suffix in reversed(NIFTI_SUFFIXES) if stem + suffix in files), None)
+    return next((files[stem + suffix] for suffix in reversed(SCAN_SUFFIXES) if stem + suffix in files), None)
 
 
 def _stem(path: Path) -> str:
     name = path.name
-    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else name[: -len(".nii")]
+    longest = max((suffix for suffix in SCAN_SUFFIXES if name.lower().endswith(suffix)), key=len)
+    return name[: -len(longest)]
 
 
 def _cache(schema: CohortSchema, root: str | Path | None) -> ScanCache | None:
@@ -289,10 +295,10 @@ def _references(
         except DataError as error:
             trouble.append((row, "scan-outside-root", str(error).rstrip(".")))
             continue
-        wrong = None if scan.is_dir() or (is_file(scan) and is_nifti(scan)) else path
+        wrong = None if scan.is_dir() or (is_file(scan) and is_scan_file(scan)) else path
         wrong = drawn if wrong is None and mask is not None and not is_file(mask) else wrong
         if wrong is not None:
-            said = "a scan must be a .nii or .nii.gz file or a folder of DICOM slices, and a mask a file"
+            said = "a scan must be a .nii, .nii.gz, .nrrd or .mha file or a folder of DICOM slices, and a mask a file"
             trouble.append((row, "scan-not-found", f"{said}; got {wrong!r}, which is not. Check the path"))
             continue
         found[row] = ScanReference(scan, mask, structures[row], path)

@@ -28,7 +28,8 @@ from survlens.core.errors import CorruptFileError, DataError, InvalidValueError,
 from survlens.data.contours import read_segmentation, read_structures, structure_mask
 from survlens.data.dicom import dicom_files, one_series, read_volume
 from survlens.data.geometry import Volume, box_of
-from survlens.data.nifti import is_nifti, label_mask, read_nifti
+from survlens.data.itk_scans import is_scan_file, read_scan_file
+from survlens.data.nifti import label_mask
 
 PREPARATION = 1
 """Number of the way scans are prepared; what another one made is not taken from a cache."""
@@ -123,8 +124,8 @@ class ScanReference:
     """A scan on disk with its mask, read when it is needed.
 
     Attributes:
-        scan: A NIfTI file, or a folder with one DICOM series of several slices.
-        mask: A NIfTI file of labels, an RTSTRUCT or a DICOM-SEG file; None for none.
+        scan: A NIfTI, NRRD or MetaImage file, or a folder with one DICOM series of several slices.
+        mask: A file of labels in one of these formats, an RTSTRUCT or a DICOM-SEG file; None for none.
         structure: Which region of the mask: the name of a structure or segment, without regard to case, or labels of a
             NIfTI mask such as "1" or "1, 3"; None where it has one region, or every label of a NIfTI mask is meant.
         name: What messages call it.
@@ -150,7 +151,7 @@ class ScanReference:
         """
         if self.scan.is_dir():
             return read_volume(one_series(dicom_files(self.scan)))
-        return read_nifti(self.scan)
+        return read_scan_file(self.scan)
 
     def region(self, volume: Volume) -> Bool[np.ndarray, "i j k"]:
         """Voxels of `volume` inside the region of the mask.
@@ -161,8 +162,8 @@ class ScanReference:
         """
         if self.mask is None:
             raise DataError(f"{self.name} must have a mask to be prepared so; it has none. Add its path to the table.")
-        if is_nifti(self.mask):
-            labels = read_nifti(self.mask)
+        if is_scan_file(self.mask):
+            labels = read_scan_file(self.mask)
             inside = Volume(label_mask(labels, _labels(self.structure), self.mask.name).astype(np.uint8), labels.affine)
             mask = (inside if inside.same_grid(volume) else inside.on_grid_of(volume)).values > 0
         elif _modality(self.mask) == "SEG":

@@ -16,7 +16,7 @@ from survlens.data.dicom import Series, grouped, read_volume
 from survlens.data.findings import Finding, Severity, finding
 from survlens.data.geometry import Volume
 from survlens.data.nifti import write_nifti
-from survlens.data.privacy import KnownIdentifiers
+from survlens.data.privacy import WITHHELD, KnownIdentifiers
 from survlens.data.scan_checks import ScanFacts, mask_findings, series_findings, structure_findings
 from survlens.study.import_walk import Drawing, Export, PatientFiles
 
@@ -267,13 +267,22 @@ def _mask(
             mask |= _drawn_mask(holder, name, volume)
         except SurvlensError as error:
             there = f" The scan has {', '.join(shown)}." if shown else " Nothing is drawn on the scan."
-            found.append(finding("mask-unusable", Severity.ERROR, f"{error}{there}", column=where))
+            message = _without_names(str(error), [name, *(own for each in opened for own in each.names)], known) + there
+            found.append(finding("mask-unusable", Severity.ERROR, message, column=where))
             return None, "", shown
         marks += [each for each in holder.structures if _same(each.name, name)]
         taken += [each for each in holder.names if _same(each, name)]
     found += structure_findings(marks, volume, where)
     found += mask_findings(mask, where)
     return mask, " + ".join(known.free_text(each) for each in sorted(set(taken))), shown
+
+
+def _without_names(message: str, names: Sequence[str], known: KnownIdentifiers) -> str:
+    """A message in which names of structures that may identify somebody are held back, plain or quoted."""
+    for name in sorted({each.strip() for each in names}, key=len, reverse=True):
+        if name and known.free_text(name) == WITHHELD:
+            message = message.replace(repr(name)[1:-1], WITHHELD).replace(name, WITHHELD)
+    return message
 
 
 def _opened(drawing: Drawing) -> _Drawn:

@@ -6,7 +6,7 @@ import dataclasses
 import hmac
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,9 @@ def import_dicom(
         key = _key(patient, names, settings, base)
         kept = _kept(out, name, key, base)
         reused += kept is not None
+        if kept is None:
+            for part in ("scans", "masks"):  # of other settings
+                (out / part / f"{name}.nii.gz").unlink(missing_ok=True)
         results[name] = kept or import_patient(patient, export, settings, out=out.resolve(), root=base)
         if kept is None:
             _keep(out, name, key, results[name])
@@ -175,6 +178,7 @@ def _kept(out: Path, name: str, key: str, base: Path) -> PatientResult | None:
 def _summary(export: Export, results: Mapping[str, PatientResult], reused: int) -> ImportedScans:
     found = [each for result in results.values() for each in result.findings]
     found += [finding("file-unreadable", Severity.ERROR, export.message(each)) for each in export.lost]
+    found += _shared_persons(export)
     found += cohort_findings([result.facts for result in results.values() if result.facts is not None])
     found += identifier_findings({name: patient.filled for name, patient in export.patients.items()})
     rows = tuple(result.row for result in results.values() if result.row is not None)
@@ -201,6 +205,20 @@ def _summary(export: Export, results: Mapping[str, PatientResult], reused: int) 
     report = AuditReport(tuple(sorted(found, key=lambda one: order.index(one.severity))), counts)
     skipped = tuple(export.known.path(each) for each in export.skipped)
     return ImportedScans(report, rows, dict(structures.most_common()), skipped, reused)
+
+
+def _shared_persons(export: Export) -> Iterator[Finding]:
+    """Persons by name and birth date that stand under several identifiers, and so would be on both sides of a split."""
+    owners: dict[str, list[str]] = {}
+    for name, patient in sorted(export.patients.items()):
+        for person in patient.recognised:
+            owners.setdefault(person, []).append(name)
+    for names in sorted({tuple(each) for each in owners.values() if len(each) > 1}):
+        message = (
+            f"the patients {', '.join(names[:6])}{', ...' if len(names) > 6 else ''} have one name and birth date. If "
+            "they are one person, give them one patient in your table, or the person lands on both sides of a split."
+        )
+        yield finding("person-twice", Severity.WARNING, message)
 
 
 def _structures_text(structures: Counter[str]) -> str:

@@ -64,6 +64,7 @@ class PatientFiles:
         listed: Path, size and time of change of every file.
         filled: Largest number of filled attributes that identify, in one file.
         persons: Salted names and birth dates in the files: more than one means that an identifier is shared.
+        recognised: Those of them that have both a name and a birth date.
         unnamed: Whether the files lack a patient's identifier.
     """
 
@@ -75,6 +76,7 @@ class PatientFiles:
     listed: list[tuple[str, int, int]] = field(default_factory=list)
     filled: int = 0
     persons: set[str] = field(default_factory=set)
+    recognised: set[str] = field(default_factory=set)
     unnamed: bool = False
 
 
@@ -160,9 +162,12 @@ def _patient(export: Export, header: Any, relative: PurePath) -> PatientFiles:
     export.originals[salted] = own
     patient = export.patients.setdefault(salted, PatientFiles(salted, unnamed=not own))
     patient.filled = max(patient.filled, export.known.add(header))
-    person = f"{header.get('PatientName') or ''}\0{header.get('PatientBirthDate') or ''}".strip().lower()
-    if person.strip("\0"):
-        patient.persons.add(export.known.names.of(person, "person"))
+    named, born = (str(header.get(keyword) or "").strip().lower() for keyword in ("PatientName", "PatientBirthDate"))
+    if named or born:
+        person = export.known.names.of(f"{named.rstrip('^ ')}\0{born}", "person")
+        patient.persons.add(person)
+        if named and born:
+            patient.recognised.add(person)
     return patient
 
 
