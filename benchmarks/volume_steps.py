@@ -1,7 +1,8 @@
 """A training step of CoxVAE on volumes: time, memory and counted operations. Run: python benchmarks/volume_steps.py
 
 Every setting runs in a process of its own, so that its peak memory is its own. With sides behind it (16 32), those
-alone are run and the page is printed but not kept.
+alone are run and the page is printed but not kept. With --gpu it measures a CUDA device instead, at 64 voxels and batch
+16, and then makes 16,000 updates (or as many as the number behind it says) in bf16 with channels last.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -30,24 +32,55 @@ SETTINGS = {
 }
 
 
-def measured(side: int, setting: str) -> dict[str, float]:
-    """One step after a warm-up at a quarter of the batch: seconds by the clock and of the processor, memory, FLOP."""
+def stepper(side: int, setting: str, device: str = "cpu") -> tuple[torch.nn.Module, Callable[[int], None]]:
+    """An untrained model, and a function that makes one step on so many random volumes."""
     options = dict(SETTINGS[setting])
     mixed = options.pop("mixed", False)
     shape = (2, side, side, side)
-    model = cox_vae(shape, mask_channels=1, template=True, **options).train()
+    model = cox_vae(shape, mask_channels=1, template=True, **options).train().to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     objective = CoxVAEObjective(tau=0.99)
 
     def step(rows: int) -> None:
-        volumes = torch.rand(rows, *shape)
-        outcome = SurvivalOutcome.from_arrays(range(1, rows + 1), [1] * rows, "months")
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+        volumes = torch.rand(rows, *shape, device=device)
+        outcome = SurvivalOutcome.from_arrays(range(1, rows + 1), [1] * rows, "months").to(device)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=mixed):
             value = objective(model, {"image": volumes}, outcome, TrainingProgress(0, 1, 0, 1))
         value.total.backward()
         optimiser.step()
         optimiser.zero_grad()
 
+    return model, step
+
+
+def on_gpu(updates: int, *, side: int = 64, batch: int = 16, timed: int = 20) -> list[str]:
+    """Seconds per step and memory of each setting on a CUDA device, and the time that `updates` take."""
+    lines = ["| setting | s per step | memory (GiB) |", "|---|---|---|"]
+    for setting in SETTINGS:
+        seconds = _gpu_seconds(setting, side, batch, timed)
+        lines.append(f"| {setting} | {seconds / timed:.4f} | {torch.cuda.max_memory_allocated() / 2**30:.2f} |")
+    seconds = _gpu_seconds("bf16, channels last", side, batch, updates)
+    name = torch.cuda.get_device_name()
+    return [f"{name}, {side} voxels, batch {batch}:", "", *lines, "", f"{updates:,} updates: {seconds:.0f} s."]
+
+
+def _gpu_seconds(setting: str, side: int, batch: int, steps: int) -> float:
+    torch.cuda.empty_cache()
+    _, step = stepper(side, setting, "cuda")
+    for _ in range(3):
+        step(batch)
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.synchronize()
+    clock = time.perf_counter()
+    for _ in range(steps):
+        step(batch)
+    torch.cuda.synchronize()
+    return time.perf_counter() - clock
+
+
+def measured(side: int, setting: str) -> dict[str, float]:
+    """One step after a warm-up at a quarter of the batch: seconds by the clock and of the processor, memory, FLOP."""
+    model, step = stepper(side, setting)
     rows = BATCH[side]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step(max(rows // 4, 1))
@@ -87,6 +120,8 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(measured(int(sys.argv[2]), sys.argv[3])))
+    elif sys.argv[1:2] == ["--gpu"]:
+        print("\n".join(on_gpu(int(sys.argv[2]) if sys.argv[2:] else 16_000)))
     elif sys.argv[1:]:
         print("\n".join(main(tuple(map(int, sys.argv[1:])))))
     else:

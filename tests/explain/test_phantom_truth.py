@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from survlens.data.simulate.phantom import Organ, phantom_survival
+from survlens.data.simulate.phantom import LoadEffect, Organ, phantom_survival
 from survlens.evaluate.attribution_values import Part
-from survlens.study.reproduce.phantom_explanations import (
+from survlens.study.reproduce.located_phantoms import (
     LocalisationPlan,
     LocatedExplanations,
     Seen,
+    cox_vae_explanations,
     located_explanations,
-    phantom_explanations,
 )
+from survlens.study.reproduce.phantom_explanations import phantom_explanations
 from survlens.study.reproduce.tables import write_findings
 
 # The forward mode of torch compiles a few formulas when it is first used.
@@ -70,7 +71,31 @@ def test_the_tables_and_the_figure_of_the_experiment_are_written(tmp_path):
     assert len(by_name["over_time"].rows) == 2 * 2 * 2
     assert len(by_name["by_time"].rows) == 2 * 2 * 2
     assert "pointing" in write_findings(tmp_path, found).read_text(encoding="utf-8")
-    assert (tmp_path / "phantom_explanations.png").stat().st_size > 5_000
+    for name in ("phantom_explanations", "phantom_explanations_over_time"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+
+
+def test_where_the_effect_wears_off_the_log_hazard_is_explained(tmp_path):
+    plan = LocalisationPlan(
+        train=60, validation=20, explained=5, epochs=1, times=(3.0, 24.0), references=1, stride=4, window=4, draws=20,
+        effect=LoadEffect.WEARS_OFF, tolerance=0.1,
+    )  # fmt: skip
+    np.testing.assert_allclose(plan.slope, [1.2 - 0.35 * np.log(3), 1.2 - 0.35 * np.log(24)])
+    found = phantom_explanations(plan)
+    write_findings(tmp_path, found)
+    rows = next(table.rows for table in found.tables if table.name == "by_time")
+    assert [row["true effect"] for row in rows[:2]] == pytest.approx(plan.slope)
+    assert any("survival at a time keeps the harm" in remark for remark in found.remarks)
+
+
+def test_a_cox_vae_is_explained_on_its_test_patients():
+    plan = LocalisationPlan(
+        explained=6, times=(6.0,), references=1, stride=4, window=4, draws=20, cox_vae=40, tolerance=0.1
+    )
+    found = cox_vae_explanations(plan)
+    assert found.tumour.shape[1:] == (16, 16, 16)
+    assert found.attributions["GradSHAP(t)"].values.shape[1:] == (3, 16, 16, 16, 1)
+    assert set(found.scores) == {(name, part) for name in found.attributions for part in (Part.LOWERING, Part.ABSOLUTE)}
 
 
 @pytest.mark.slow

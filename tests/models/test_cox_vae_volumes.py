@@ -254,3 +254,18 @@ def test_saved_volume_model_is_the_same_again(volumes, tmp_path):
     assert not loaded.vae.decoder.normalised
     assert torch.equal(loaded.risk(inputs), model.risk(inputs))
     assert torch.equal(loaded.decode(torch.ones(1, 3)), model.decode(torch.ones(1, 3)))
+
+
+@pytest.mark.gpu
+def test_a_gpu_step_has_the_gradients_of_the_processor():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    found = {}
+    for device in ("cpu", "cuda"):
+        model = cox_vae(SHAPE, mask_channels=1, template=True, channels_last=True, widths=(8, 16)).train().to(device)
+        volumes = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0)).to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            mean, log_var = model.vae.encode(volumes)
+        (mean.square().sum() + log_var.square().sum()).backward()
+        found[device] = model.get_parameter("vae.posterior.weight").grad.cpu()
+    assert torch.cosine_similarity(found["cpu"].flatten(), found["cuda"].flatten(), dim=0) > 0.99

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,3 +218,70 @@ def test_the_command_writes_tables_and_figures(
     assert asked == [(CNNSurvivalPlan(tune=30, repetitions=2, larger=2), number) for number in (0, 1)]
     assert (tmp_path / "cnn_survival.md").exists()
     assert "CNN-Survival" in result.output
+
+
+def _altered(change: Callable[[ScannedPatients], ScannedPatients], which: int) -> tuple[Any, Any]:
+    """What is fitted, and the scores, where one cohort (0 to 2 for A to C) is another than it was drawn."""
+    drawn, fitted, kept = scanned_patients, cnn_survival._fitted, []
+
+    def other(count: int, scanner: Scanner, *, size: int, seed: int) -> ScannedPatients:
+        patients = drawn(count, scanner, size=size, seed=seed)
+        return change(patients) if seed % 10 == which else patients
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cnn_survival, "scanned_patients", other)
+        patch.setattr(cnn_survival, "_fitted", lambda *given: kept.append(fitted(*given)) or kept[-1])
+        scores = repetition(PLAN, 0).scores
+    return kept[0], scores
+
+
+def _numbers(fitted: Any) -> dict[str, np.ndarray]:
+    """Every number that was fitted."""
+    found = {"medians": fitted.medians.to_numpy()}
+    for name, model in fitted.regressions.items():
+        found |= {
+            f"{name} coefficients": model.coef_,
+            f"{name} baseline": model.predict_survival(0 * model.coef_[None]),
+        }
+        found[f"{name} penalty"] = np.array(getattr(model, "penalty_", 0.0))
+    for name, model in fitted.networks.items():
+        found |= {f"{name} {part}": tensor.numpy() for part, tensor in model.state_dict().items()}
+    return {
+        name: each.survival.numpy() if hasattr(each, "survival") else np.asarray(each) for name, each in found.items()
+    }
+
+
+def _same(first: Any, second: Any) -> bool:
+    one, other = _numbers(first), _numbers(second)
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def _with_others_outcome(patients: ScannedPatients) -> ScannedPatients:
+    return dataclasses.replace(patients, outcome=patients.outcome[np.arange(len(patients))[::-1].copy()])
+
+
+def _with_other_images(patients: ScannedPatients) -> ScannedPatients:
+    """Scans upside down and brighter, masks moved with them, other ages and sizes."""
+    scans = tuple(
+        (dataclasses.replace(scan, values=(scan.values[:, ::-1] + 40).copy()), mask[:, ::-1].copy())
+        for scan, mask in patients.scans
+    )
+    return dataclasses.replace(patients, scans=scans, age=patients.age + 5, size=patients.size[::-1].copy())
+
+
+def test_nothing_is_fitted_on_the_outcome_of_the_cohort_that_is_scored() -> None:
+    plain, scores = _altered(lambda patients: patients, 2)
+    permuted, others = _altered(_with_others_outcome, 2)
+    assert _same(plain, permuted)
+    for name, scored in scores.items():
+        np.testing.assert_array_equal(others[name].curves, scored.curves)
+    assert any(others[name].concordance != scored.concordance for name, scored in scores.items())
+
+
+def test_nothing_is_fitted_on_the_scans_of_the_cohort_that_is_scored() -> None:
+    plain, scores = _altered(lambda patients: patients, 2)
+    turned, others = _altered(_with_other_images, 2)
+    assert _same(plain, turned)
+    assert not np.array_equal(others[CNN].curves, scores[CNN].curves)
+    # The comparison would notice: another outcome in B changes what is fitted.
+    assert not _same(plain, _altered(_with_others_outcome, 1)[0])

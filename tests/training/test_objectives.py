@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -108,6 +109,28 @@ def test_the_cox_vae_objective_is_its_formula(tau, sample_head):
     assert not any(part.requires_grad for part in value.parts.values())
 
 
+@pytest.mark.parametrize("tau", [0.25, 1.0])
+def test_overlap_of_dimensions_is_the_sum_of_squared_covariances(tau):
+    network, (inputs, outcome) = TinyVAE(), batch()
+    totals = []
+    for weight in (0.0, 3.0):
+        progress = TrainingProgress(0, 1, 0, 1, torch.Generator().manual_seed(5))
+        objective = CoxVAEObjective(tau=tau, decorrelation=weight)
+        totals.append(number(objective(network, inputs, outcome, progress).total))
+    means = network.evidence(inputs).embedding_mean.detach().double().numpy()
+    pairs = np.cov(means.T)[np.triu_indices(means.shape[1], 1)]
+    expected = (1 - tau) * 3 * (pairs**2).sum()
+    assert expected > 1e-3 or tau == 1
+    assert totals[1] - totals[0] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_one_row_has_no_overlap():
+    network, (inputs, outcome) = TinyVAE(), batch()
+    one = {name: tensor[:1] for name, tensor in inputs.items()}
+    value = CoxVAEObjective(tau=0.5, decorrelation=1.0)(network, one, outcome[:1], START)
+    assert float(value.parts["overlap"]) == 0
+
+
 def test_tau_one_is_the_plain_vae():
     network, (inputs, outcome) = TinyVAE(), batch()
     value = CoxVAEObjective(tau=1.0)(network, inputs, outcome, START)
@@ -134,7 +157,7 @@ def test_cox_vae_validation_in_batches_equals_one_go_and_does_not_warm_up():
             return terms
 
     network = Silent()
-    objective = CoxVAEObjective(tau=0.3, warm_up_epochs=10)
+    objective = CoxVAEObjective(tau=0.3, warm_up_epochs=10, decorrelation=0.2)
     late = TrainingProgress(0, 1, 10, 10)
     whole = objective(network, inputs, outcome, late)
     pieces = objective.validate(network, parts_of(inputs, outcome, 1, 8), TrainingProgress(0, 1, 0, 10))
@@ -152,7 +175,14 @@ def test_active_dimensions_are_counted():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"tau": -0.1}, {"tau": 1.5}, {"tau": 0.5, "beta": -1}, {"tau": 0.5, "warm_up_epochs": -1}]
+    "settings",
+    [
+        {"tau": -0.1},
+        {"tau": 1.5},
+        {"tau": 0.5, "beta": -1},
+        {"tau": 0.5, "warm_up_epochs": -1},
+        {"tau": 0.5, "decorrelation": -1},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(InvalidValueError, match="must"):

@@ -23,26 +23,43 @@ from survlens.cli.screen import say, show_table
     show_default=True,
     help="Whether the effect of tumour load stays or fades in time.",
 )
+@click.option(
+    "--cox-vae",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Patients of a CoxVAE beside them.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", default=Path("phantom-explanations"), show_default=True
 )
 @traceback_option
 def phantom_explanations(
-    train: int, explained: int, size: int, references: int, epochs: int, variant: str, seed: int, out: Path
+    train: int,
+    explained: int,
+    size: int,
+    references: int,
+    epochs: int,
+    variant: str,
+    cox_vae: int,
+    seed: int,
+    out: Path,
 ) -> None:
     """GradSHAP(t) and occlusion over time on phantoms: do they point at tumours, and not at healthy liver?"""
     from survlens.data.simulate.phantom import LoadEffect
     from survlens.study.reproduce import phantom_explanations as experiment
+    from survlens.study.reproduce.located_phantoms import LocalisationPlan
     from survlens.study.reproduce.tables import write_findings
 
-    plan = experiment.LocalisationPlan(
+    plan = LocalisationPlan(
         train=train,
         explained=explained,
         size=size,
         references=references,
         epochs=epochs,
         effect=LoadEffect(variant),
+        cox_vae=cox_vae,
         seed=seed,
     )
     findings = experiment.phantom_explanations(plan, say)

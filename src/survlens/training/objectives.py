@@ -157,10 +157,11 @@ class SurvivalObjective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoxVAEObjective:
-    """tau * mean_i(bound_i / D) + (1 - tau) * L_head (Weber et al., CoxVAE).
+    """tau * mean_i(bound_i / D) + (1 - tau) * (L_head + decorrelation * C) (Weber et al., CoxVAE; C is not theirs).
 
     bound_i = reconstruction_i + beta_e * sum of kl_i over the latent dimensions, D the values per image, and
-    beta_e = `beta` * min(1, e / `warm_up_epochs`) after e epochs. At tau = 1 it is the plain VAE; the head learns
+    beta_e = `beta` * min(1, e / `warm_up_epochs`) after e epochs. C is the sum over pairs of latent dimensions of the
+    squared covariance of their means in the batch (Kumar et al. 2018). At tau = 1 it is the plain VAE; the head learns
     nothing.
 
     Attributes:
@@ -168,6 +169,8 @@ class CoxVAEObjective:
         beta: Weight of the KL divergence once warmed up.
         warm_up_epochs: Epochs over which that weight rises from zero.
         sample_head: Whether the head is trained on draws from the posterior; on latent means otherwise.
+        decorrelation: Weight of C. Where several dimensions say what one says, the picture of that one moved alone is
+            not what patients show.
 
     Raises:
         InvalidValueError: If a setting lies outside its range.
@@ -177,13 +180,15 @@ class CoxVAEObjective:
     beta: float = 1.0
     warm_up_epochs: int = 0
     sample_head: bool = False
+    decorrelation: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.tau <= 1:
             raise InvalidValueError(f"`tau` must lie in [0, 1]; got {self.tau}.")
-        if self.beta < 0 or self.warm_up_epochs < 0:
+        if self.beta < 0 or self.warm_up_epochs < 0 or self.decorrelation < 0:
             raise InvalidValueError(
-                f"`beta` and `warm_up_epochs` must be >= 0; got {self.beta} and {self.warm_up_epochs}."
+                f"`beta`, `warm_up_epochs` and `decorrelation` must be >= 0; got {self.beta}, {self.warm_up_epochs} "
+                f"and {self.decorrelation}."
             )
 
     def kl_weight(self, epoch: int) -> float:
@@ -196,14 +201,15 @@ class CoxVAEObjective:
         """Value on one batch; where several processes train, on their batches together."""
         evidence = model.evidence(inputs, generator=progress.generator)
         bound = _bound_parts(evidence)
-        survival = None
+        survival, means = None, None
         if self.tau < 1:
+            means = gather_rows(evidence.embedding_mean) if self.decorrelation else None
             latent = gather_rows(evidence.embedding_draw if self.sample_head else evidence.embedding_mean)
             if ranks() > 1:
                 inputs = {name: gather_rows(table) for name, table in tables_of(inputs).items()}
                 outcome = gather_outcome(outcome)
             survival = reduce(model.head_loss(latent, inputs, outcome), outcome, model.head.reduction)
-        return self._mix(bound, survival, self.kl_weight(progress.epoch))
+        return self._mix(bound, survival, means, self.kl_weight(progress.epoch))
 
     def validate(
         self, model: EvidenceModel, batches: Iterable[tuple[Inputs, SurvivalOutcome]], progress: TrainingProgress
@@ -217,21 +223,34 @@ class CoxVAEObjective:
             for inputs, outcome in batches
         ]
         bound = _bound_parts(*(evidence for evidence, _, _ in seen))
-        survival = None
+        survival, means = None, None
         if self.tau < 1:
-            latent = torch.cat([evidence.embedding_mean for evidence, _, _ in seen])
+            means = latent = torch.cat([evidence.embedding_mean for evidence, _, _ in seen])
             tables = {name: torch.cat([tables[name] for _, tables, _ in seen]) for name in seen[0][1]}
             outcome = SurvivalOutcome.concatenate([outcome for _, _, outcome in seen])
             survival = reduce(model.head_loss(latent, tables, outcome), outcome, model.head.reduction)
-        return self._mix(bound, survival, self.beta)
+        return self._mix(bound, survival, means, self.beta)
 
-    def _mix(self, bound: Mapping[str, Tensor], survival: Tensor | None, kl_weight: float) -> ObjectiveValue:
+    def _mix(
+        self, bound: Mapping[str, Tensor], survival: Tensor | None, means: Tensor | None, kl_weight: float
+    ) -> ObjectiveValue:
         parts = {name: part.detach() for name, part in bound.items()}
         total = self.tau * (bound["reconstruction"] + kl_weight * bound["kl"])
         if survival is not None:
             total = total + (1 - self.tau) * survival
             parts["survival"] = survival.detach()
+        if self.decorrelation and means is not None:
+            overlap = _squared_covariances(means)
+            total = total + (1 - self.tau) * self.decorrelation * overlap
+            parts["overlap"] = overlap.detach()
         return ObjectiveValue(total, parts)
+
+
+def _squared_covariances(means: Float[Tensor, "instance latent"]) -> Float[Tensor, ""]:
+    """Sum over pairs of latent dimensions of their squared covariance; 0 for one row."""
+    away = means - means.mean(dim=0)
+    covariance = away.T @ away / max(len(means) - 1, 1)
+    return covariance.triu(diagonal=1).square().sum()
 
 
 def tables_of(inputs: Inputs) -> dict[str, Tensor]:

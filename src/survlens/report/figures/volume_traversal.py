@@ -28,7 +28,7 @@ class VolumeWalk:
     """Decoded volumes along one dimension, towards higher hazard.
 
     Attributes:
-        label: What was walked along.
+        label: What was walked along, in lines of at most about 12 characters.
         intensity: (step, x, y, z) in [0, 1], axes towards the patient's right, front and head.
         liver: Share of each voxel that is liver or tumour, (step, x, y, z).
         tumour: Share of each voxel that is tumour, (step, x, y, z).
@@ -84,7 +84,8 @@ def volume_traversal_figure(walks: Sequence[VolumeWalk], *, steps: Sequence[floa
         for column in range(len(steps)):
             _tile(grid[line, column], walk, view, (column, int(at)), extents[line])
         first = grid[line, 0]
-        first.set_ylabel(f"{walk.label}\n{view.name}" if view is _VIEWS[0] else f"\n{view.name}", fontsize=7.5)
+        above = walk.label if view is _VIEWS[0] else "\n" * walk.label.count("\n")
+        first.set_ylabel(f"{above}\n{view.name}", fontsize=7.5)
         _letters(first, view.letters)
         if view is _VIEWS[-1]:
             for column, size in enumerate(walk.tumour_volume):
@@ -166,7 +167,7 @@ def _letters(axes: Axes, letters: tuple[str, str]) -> None:
 def _scale(axes: Axes, extent: tuple[float, float]) -> None:
     right, down = extent[0] * 0.95, extent[1] * 0.94
     axes.plot([right - _SCALE_BAR, right], [down, down], color="white", linewidth=1.6, solid_capstyle="butt")
-    axes.text(right - _SCALE_BAR / 2, down * 0.97, "100 mm", color="white", fontsize=6, ha="center", va="bottom")
+    axes.text(right, down * 0.97, "100 mm", color="white", fontsize=6, ha="right", va="bottom")
 
 
 def _legend(figure: Figure, window: str) -> None:

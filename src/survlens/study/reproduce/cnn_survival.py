@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -27,6 +28,7 @@ from survlens.evaluate.concordance import concordance_index
 from survlens.models.classical import CoxRegression
 from survlens.models.cnn_survival import cnn_survival, half_life_grid
 from survlens.models.penalised import LassoCox
+from survlens.models.proportional import ProportionalHazards
 from survlens.models.survival_model import SurvivalModel
 from survlens.study.reproduce.phantom_slices import (
     ScannedPatients,
@@ -193,14 +195,15 @@ def repetition(plan: CNNSurvivalPlan, number: int) -> Repetition:
     pretraining = _Part(everyone[0], largest_of_cohort(everyone[0], asked, plan.side))
     pretrained = _pretrained(pretraining, plan, seed)
     tune, test = _part(everyone[1], plan.tune, plan), _part(everyone[2], plan.test, plan)
-    scores, undefined = _scored(pretrained, tune, test, plan, seed)
+    fitted = _fitted(pretrained, tune, plan, seed)
     larger: Mapping[str, Scored] = {}
     if with_larger:
-        more = _part(everyone[1], plan.larger_tune, plan), _part(everyone[2], plan.larger_test, plan)
-        larger, _ = _scored(pretrained, more[0], more[1], plan, seed)
+        more = _fitted(pretrained, _part(everyone[1], plan.larger_tune, plan), plan, seed)
+        larger = _scored(more, _part(everyone[2], plan.larger_test, plan))
     smallest = int(pretraining.slices.voxels.min())
     rows = [_slice_row(name, part, smallest) for name, part in zip("ABC", (pretraining, tune, test), strict=True)]
-    return Repetition(scores, larger, rows, undefined, pretraining.slices, test.slices, test.patients.outcome)
+    slices = pretraining.slices, test.slices
+    return Repetition(_scored(fitted, test), larger, rows, fitted.undefined, *slices, test.patients.outcome)
 
 
 def _part(patients: ScannedPatients, count: int, plan: CNNSurvivalPlan) -> _Part:
@@ -262,38 +265,67 @@ def _fifth(part: _Part, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return patients[np.delete(order, slice(2, None, 5))], patients[order[2::5]]
 
 
-def _scored(
-    pretrained: SurvivalModel, tune: _Part, test: _Part, plan: CNNSurvivalPlan, seed: int
-) -> tuple[dict[str, Scored], int]:
-    training = tune.patients.outcome
-    score = partial(_score, test.patients.outcome, training)
-    scores = {}
-    tables, undefined = _radiomics(tune.patients, test.patients)
-    sizes = [np.log1p(part.patients.size)[:, None] for part in (tune, test)]
-    ages = [part.patients.age[:, None] for part in (tune, test)]
-    both = [np.hstack(pair) for pair in zip(sizes, ages, strict=True)]
-    for name, (before, after) in {SIZE: sizes, CLINICAL: ages, BOTH: both}.items():
-        cox = CoxRegression().fit(before, training)
-        scores[name] = score(cox.risk(after), cox.predict_survival(after))
-    features, intervals = _deep_features(pretrained, tune, test)
-    for name, (before, after) in {RADIOMICS: tables, FEATURES: features, INTERVALS: intervals}.items():
+Table = Float64[np.ndarray, "instance feature"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """Everything that was fitted before cohort C is looked at.
+
+    Attributes:
+        regressions: Cox and LASSO-Cox models by name.
+        networks: Networks by name.
+        pretrained: The network whose features the regressions on features take.
+        medians: Of the radiomics features in use, over B: they stand for what has no value in C.
+        undefined: Radiomics features left out because they are constant or lack a value in B.
+        outcome: Outcome of B, whose follow-up gives the censoring weights.
+    """
+
+    regressions: Mapping[str, ProportionalHazards]
+    networks: Mapping[str, SurvivalModel]
+    pretrained: SurvivalModel
+    medians: pd.Series
+    undefined: int
+    outcome: SurvivalOutcome
+
+
+def _fitted(pretrained: SurvivalModel, tune: _Part, plan: CNNSurvivalPlan, seed: int) -> Fitted:
+    """Every model, from the network of A and from B: cohort C is no argument."""
+    outcome, table = tune.patients.outcome, _radiomics(tune.patients)
+    kept = table.columns[table.notna().all() & (table.std() > 0)]
+    medians = pd.Series(table[kept].median())
+    regressions: dict[str, ProportionalHazards] = {
+        name: CoxRegression().fit(values, outcome) for name, values in _known(tune.patients).items()
+    }
+    for name, values in _tables(pretrained, tune, table, medians).items():
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.filterwarnings("ignore", message="Optimization terminated early")  # columns that copy each other
-            lasso = LassoCox(penalties=40, folds=5, seed=seed).fit(before, training)
-        scores[name] = score(lasso.risk(after), lasso.predict_survival(after))
+            regressions[name] = LassoCox(penalties=40, folds=5, seed=seed).fit(values, outcome)
     networks = {
         UNTUNED: pretrained,
         CNN: _fine_tuned(pretrained, tune, plan, seed),
         SCRATCH: _trained(_network(plan, seed + 1), tune, plan, seed, batch=32),
     }
-    for name, model in networks.items():
+    return Fitted(regressions, networks, pretrained, medians, table.shape[1] - len(kept), outcome)
+
+
+def _scored(fitted: Fitted, test: _Part) -> dict[str, Scored]:
+    """Predictions for cohort C and their scores; nothing is fitted but the null curve of IPA, Kaplan-Meier of C."""
+    score = partial(_score, test.patients.outcome, fitted.outcome)
+    tables = _tables(fitted.pretrained, test, _radiomics(test.patients), fitted.medians)
+    columns = {**_known(test.patients), **tables}
+    scores = {
+        name: score(model.risk(columns[name]), model.predict_survival(columns[name]))
+        for name, model in fitted.regressions.items()
+    }
+    for name, model in fitted.networks.items():
         curves = _patient_curves(model, test)
         scores[name] = score(_risk(curves), curves)
     truth = phantom_hazard()
     with torch.no_grad():
         curves = truth.predict_from_raw(truth.raw(torch.from_numpy(test.patients.truth)))
     scores[TRUTH] = score(_risk(curves), curves)
-    return scores, undefined
+    return scores
 
 
 def _risk(curves: SurvivalPrediction) -> Tensor:
@@ -309,31 +341,30 @@ def _score(outcome: SurvivalOutcome, training: SurvivalOutcome, risk: Any, curve
     return Scored(concordance_index(risk, outcome).value, ipa, curves.survival.double().numpy())
 
 
-Pair = tuple[Float64[np.ndarray, "instance feature"], Float64[np.ndarray, "instance feature"]]
+def _known(patients: ScannedPatients) -> dict[str, Table]:
+    """What needs no picture: size and the clinical table."""
+    size, age = np.log1p(patients.size)[:, None], patients.age[:, None]
+    return {SIZE: size, CLINICAL: age, BOTH: np.hstack([size, age])}
 
 
-def _radiomics(tune: ScannedPatients, test: ScannedPatients) -> tuple[Pair, int]:
-    """Features of both cohorts without those that lack a value in B, and their number.
+def _radiomics(patients: ScannedPatients) -> pd.DataFrame:
+    return radiomics_table(patients_in_order(patients), RadiomicsSettings(margin=0)).features
 
-    What lacks a value in C alone is filled with the median of B.
+
+def _tables(model: SurvivalModel, part: _Part, radiomics: pd.DataFrame, medians: pd.Series) -> dict[str, Table]:
+    """Columns of the LASSO-Cox models: radiomics, the features before the interval outputs, and these outputs.
+
+    Features and outputs of the network are means over the slices of each patient. Radiomics features that `medians`
+    does not name are left out.
     """
-    settings = RadiomicsSettings(margin=0)
-    before, after = (radiomics_table(patients_in_order(each), settings).features for each in (tune, test))
-    kept = before.columns[before.notna().all() & (before.std() > 0)]
-    filled = after.reindex(columns=kept).fillna(before[kept].median())
-    return (before[kept].to_numpy(dtype=np.float64), filled.to_numpy(dtype=np.float64)), before.shape[1] - len(kept)
-
-
-def _deep_features(model: SurvivalModel, tune: _Part, test: _Part) -> tuple[Pair, Pair]:
-    """The features before the interval outputs and these outputs, as means over the slices of each patient."""
-    features, intervals = [], []
-    for part in (tune, test):
-        embedding = embeddings_of(model, part.source)
-        with torch.no_grad():
-            outputs: Tensor = model.head.raw(embedding)  # type: ignore[operator]
-        features.append(part.mean(embedding.double().numpy()))
-        intervals.append(part.mean(outputs.double().numpy()))
-    return (features[0], features[1]), (intervals[0], intervals[1])
+    embedding = embeddings_of(model, part.source)
+    with torch.no_grad():
+        outputs: Tensor = model.head.raw(embedding)  # type: ignore[operator]
+    return {
+        RADIOMICS: radiomics.reindex(columns=medians.index).fillna(medians).to_numpy(dtype=np.float64),
+        FEATURES: part.mean(embedding.double().numpy()),
+        INTERVALS: part.mean(outputs.double().numpy()),
+    }
 
 
 @torch.no_grad()

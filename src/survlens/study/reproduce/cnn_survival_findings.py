@@ -10,6 +10,7 @@ import torch
 
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
+from survlens.data.simulate.phantom import FIELD_OF_VIEW
 from survlens.report.figures.cnn_survival import ipa_figure, slice_montage, two_patients_figure
 from survlens.study.reproduce.cnn_survival import (
     CLINICAL,
@@ -73,14 +74,20 @@ def findings(plan: CNNSurvivalPlan, found: Sequence[Repetition]) -> Findings:
             "and standard deviation from draw to draw",
             _summary([each.scores for each in found], published=True),
         ),
-        ResultTable("differences", "The same cohorts, differences of C", _differences([each.scores for each in found])),
+        ResultTable(
+            "differences",
+            "The same cohorts, differences of C and of IPA at 18 months",
+            _differences([each.scores for each in found]),
+        ),
     ]
     larger = [each.larger for each in found if each.larger]
     if len(larger) > 1:
         title = f"B of {plan.larger_tune} and C of {plan.larger_test} patients, {len(larger)} repetitions"
         tables += [
             ResultTable("larger", title, _summary(larger)),
-            ResultTable("larger_differences", f"{title}: differences of C", _differences(larger)),
+            ResultTable(
+                "larger_differences", f"{title}: differences of C and of IPA at 18 months", _differences(larger)
+            ),
         ]
     tables.append(ResultTable("slices", "Slices by size of the region, mean over repetitions", _mean_rows(found)))
     rows = [
@@ -94,19 +101,23 @@ def findings(plan: CNNSurvivalPlan, found: Sequence[Repetition]) -> Findings:
 
     def ipa() -> Figure:
         values = {name: np.stack([each.scores[name].ipa for each in found]) for name in shown}
-        return ipa_figure(IPA_TIMES, values, horizon=HORIZON, unit=UNIT)
+        truth = np.stack([each.scores[TRUTH].ipa for each in found])
+        return ipa_figure(IPA_TIMES, values, truth, horizon=HORIZON, unit=UNIT)
 
     def patients() -> Figure:
         curves = {name: first.scores[name].curves[list(chosen)] for name in (SIZE, RADIOMICS, FEATURES, CNN, TRUTH)}
+        truth = curves.pop(TRUTH)
         observed = [(float(time[row]), bool(event[row])) for row in chosen]
-        return two_patients_figure(CURVE_TIMES, curves, observed, horizon=HORIZON, unit=UNIT)
+        return two_patients_figure(CURVE_TIMES, curves, observed, truth, horizon=HORIZON, unit=UNIT)
 
     def montage() -> Figure:
         return slice_montage(
             {
                 f"A, {'another' if plan.shift else 'own'} hospital": _spread(first.pretraining),
                 "C, own hospital": _spread(first.tested),
-            }
+            },
+            caption=f"Slices of {plan.side} × {plan.side} voxels of about {FIELD_OF_VIEW[0] / plan.voxels:.0f} mm, "
+            "from the smallest region to the largest; above each its voxels of tumour",
         )
 
     drawn = {"cnn_survival_ipa": ipa, "cnn_survival_patients": patients, "cnn_survival_slices": montage}
@@ -202,6 +213,7 @@ def _number(value: float) -> str:
 
 def _remarks(plan: CNNSurvivalPlan, found: Sequence[Repetition]) -> list[str]:
     undefined = np.mean([each.undefined for each in found])
+    known = sum(np.isfinite(each.scores[TRUTH].at_horizon) for each in found)
     return [
         f"Scans of {plan.voxels} voxels a side; slices of {plan.side} x {plan.side} voxels cut out by the contour, and "
         f"a network of {plan.channels} channels with padded convolutions, pools of 2 and dropout of 0.2: the paper's "
@@ -213,8 +225,8 @@ def _remarks(plan: CNNSurvivalPlan, found: Sequence[Repetition]) -> list[str]:
         "Everything but the interval outputs is frozen in fine-tuning, and features are computed once. Curves (and "
         "features) are averaged over the slices of a patient before any score.",
         "C is Harrell's, of the linear predictor or of 1 - S(18 months). IPA compares with Kaplan-Meier of C; the "
-        "censoring weights are those of B; repetitions whose C was followed for less than 18 months have none. "
-        "LASSO penalties are chosen by five folds within B.",
+        f"censoring weights are those of B; repetitions whose C was followed for less than 18 months have none, which "
+        f"leaves {known} of {len(found)}. LASSO penalties are chosen by five folds within B.",
         "In these phantoms the hazard depends on the volume of all tumours and on age, and on nothing else: size "
         "and age together are nearly the truth, and no picture of single slices can beat them.",
         f"On average {undefined:.1f} of 107 radiomics features were left out, because they are constant or have no "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,24 +60,38 @@ class CoxVAEPlan:
         head_learning_rate: Step size of the survival head.
         beta: Weight of the KL divergence.
         tumour_weight: Factor on the log-likelihood of the tumour mask.
+        decorrelation: Weight of the covariances between latent dimensions; see `CoxVAEObjective`.
         seed: Seed of the phantoms and of the fits.
     """
 
     size: int = 16
-    patients: int = 2400
+    patients: int = 2000
     epochs: int = 3
-    taus: tuple[float, ...] = (0.5, 0.9, 0.99)
+    taus: tuple[float, ...] = (0.9, 0.95, 0.99)
     batch: int = 16
     learning_rate: float = 1e-3
     head_learning_rate: float = 1e-2
     beta: float = 1.0
     tumour_weight: float = 10.0
+    decorrelation: float = 0.1
     seed: int = 0
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Widths of the four residual blocks: those of the paper's size at 64 voxels, half of them below."""
         return (16, 32, 64, 128) if self.size >= 64 else (8, 16, 32, 64)
+
+
+def plan_of_size(
+    size: int, *, patients: int | None = None, epochs: int = 3, taus: tuple[float, ...] | None = None, seed: int = 0
+) -> CoxVAEPlan:
+    """The plan of volumes with `size` voxels along each axis, with defaults that fit the time they take.
+
+    16 voxels are for a quick look: a single τ instead of a path.
+    """
+    path = (0.9,) if size == 16 else (0.9, 0.95, 0.99)
+    count = 2400 if size >= 64 else 2000
+    return CoxVAEPlan(size=size, patients=patients or count, epochs=epochs, taus=taus or path, seed=seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,8 +221,8 @@ class FittedVAE:
         return 1.0 if slope >= 0 else -1.0
 
 
-def fit_phantom_vae(parts: PhantomParts, plan: CoxVAEPlan, tau: float) -> FittedVAE:
-    """Trains a CoxVAE on the training patients, or at τ = 1 a plain variational autoencoder."""
+def started_vae(parts: PhantomParts, plan: CoxVAEPlan) -> CoxVAE:
+    """The network before training, at the mean and the principal components of the training volumes."""
     shape = tuple(parts.volumes.shape[1:])
     model = cox_vae(
         shape,
@@ -221,6 +236,19 @@ def fit_phantom_vae(parts: PhantomParts, plan: CoxVAEPlan, tau: float) -> Fitted
         seed=plan.seed,
     )
     model.vae.start_at(parts.volumes[parts.train])
+    return model
+
+
+def fit_phantom_vae(parts: PhantomParts, plan: CoxVAEPlan, tau: float, *, start: CoxVAE | None = None) -> FittedVAE:
+    """Trains a CoxVAE on the training patients, or at τ = 1 a plain variational autoencoder.
+
+    Args:
+        parts: The cohort.
+        plan: Sizes.
+        tau: Weight of the evidence bound.
+        start: `started_vae` of the same cohort and plan, which is left as it is; made anew by default.
+    """
+    model = started_vae(parts, plan) if start is None else copy.deepcopy(start)
     settings = FitSettings(
         epochs=plan.epochs,
         batch=plan.batch,
@@ -230,7 +258,7 @@ def fit_phantom_vae(parts: PhantomParts, plan: CoxVAEPlan, tau: float) -> Fitted
         deterministic=False,
         seed=plan.seed,
     )
-    objective = CoxVAEObjective(tau=tau, beta=plan.beta, sample_head=True)
+    objective = CoxVAEObjective(tau=tau, beta=plan.beta, sample_head=True, decorrelation=plan.decorrelation)
     history = fit(model, parts.source(parts.train), parts.source(parts.validation), objective, settings)
     mean, log_var = _encoded(model, parts.volumes)
     kl = kl_to_standard_normal(mean, log_var)[parts.train]
