@@ -17,18 +17,20 @@ from survlens.core.errors import CorruptFileError
 _SAFETENSORS = ".safetensors"
 _WRAPPERS = ("state_dict", "model_state_dict")
 _PREFIX = "module."
+_OWN_ENCODER, _OWN_POOLED = "encoders.image.", "encoders.image.encoder."
 _COUNTER = "num_batches_tracked"
 _SHOWN = 4
 
 
 def load_weights(encoder: nn.Module, path: Path | str) -> tuple[str, ...]:
-    """Fills a transfer encoder with the weights of a file, all of them or none.
+    """Fills an encoder with the weights of a file, all of them or none.
 
     A file ending in .safetensors is read as such, any other by `torch.load(weights_only=True)`, which runs no code of
     the file. Names and shapes must be those of the encoder, by these rules alone: a mapping under "state_dict" or
     "model_state_dict" is taken out first; a start "module." that all names have is cut off; names that begin as
     `encoder.dropped` says (fully connected layers, segmentation heads) are left out; "num_batches_tracked" of batch
-    norm, which nothing reads in eval mode, may be missing.
+    norm, which nothing reads in eval mode, may be missing; of the `weights.safetensors` of a saved `SurvivalModel` its
+    network on the image is taken.
 
     Args:
         encoder: Such as `TransferResNet2D`.
@@ -97,6 +99,9 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in content.items()}
     if tensors and all(name.startswith(_PREFIX) for name in tensors):
         tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
+    for start in (_OWN_POOLED, _OWN_ENCODER):
+        if any(name.startswith(start) for name in tensors):
+            return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
     return tensors
 
 

@@ -19,9 +19,13 @@ from survlens.core.errors import CorruptFileError, InvalidTypeError, InvalidValu
 from survlens.core.grid import TimeGrid
 from survlens.core.ties import Ties
 from survlens.encoders.cnn import CNN
+from survlens.encoders.cnn_survival import CNNSurvivalEncoder
 from survlens.encoders.mlp import MLP
 from survlens.encoders.pooling import AttentionPooling, MeanPooling, MultipleInstance, WorstPooling
 from survlens.encoders.residual import ResidualCNN
+from survlens.encoders.transfer_2d import TransferResNet2D, TransferVGG16
+from survlens.encoders.transfer_3d import TransferResNet3D
+from survlens.encoders.transfer_blocks import Shortcut
 from survlens.generators.decoders import DenseDecoder, ResidualDecoder
 from survlens.generators.vae import Likelihood, VariationalAutoencoder
 from survlens.heads.cox import CoxPH
@@ -44,11 +48,12 @@ _MODULES: dict[str, type[nn.Module]] = {
     for cls in (
         *(SurvivalModel, CoxVAE, Concatenation, VariationalAutoencoder, DenseDecoder, ResidualDecoder),
         *(MLP, CNN, ResidualCNN, MultipleInstance, MeanPooling, AttentionPooling, WorstPooling, GatedFusion),
+        *(CNNSurvivalEncoder, TransferResNet2D, TransferVGG16, TransferResNet3D),
         *(CoxPH, LogisticHazard, PMF, MTLR, DeepHit, PCHazard, Weibull, CoxTime),
         *(nn.Sequential, nn.Linear, nn.ReLU, nn.SiLU, nn.GELU, nn.Tanh, nn.Softplus, nn.Identity, nn.Dropout),
     )
 }
-_ENUMS: dict[str, type[Enum]] = {cls.__name__: cls for cls in (Ties, Likelihood, Missing)}
+_ENUMS: dict[str, type[Enum]] = {cls.__name__: cls for cls in (Ties, Likelihood, Missing, Shortcut)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -179,8 +179,9 @@ def _demand(
     """What a model has to learn; None for the reference curve and for models built on others."""
     variables = features if Modality.TABLE in entry.inputs else 0
     if KINDS[entry.kind].trained:
-        model = network(entry, entry.seeds[0], _shape(data), features, outcome)
-        weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        model = network(entry, entry.seeds[0], asked_shape(data), features, outcome)
+        kept = tuple(f"{name}." for name in entry.fit.frozen)
+        weights = sum(weight.numel() for name, weight in model.named_parameters() if not name.startswith(kept))
         return Demand(entry.name, weights, "weights", 0, True, variables, events[1])
     if isinstance(entry.settings, ForestModel):
         return Demand(entry.name, features, "variables", 0, True, variables, events[0])
@@ -202,7 +203,7 @@ def _is_penalised(entry: ModelEntry) -> bool:
     return isinstance(settings, LassoCoxModel) or (isinstance(settings, CoxModel) and settings.penalty > 0)
 
 
-def _shape(data: DataSettings) -> Shape | None:
+def asked_shape(data: DataSettings) -> Shape | None:
     """Channels and sides of the image, as far as the study file says them: weights hardly depend on other sides."""
     if data.has_scans:
         scans = data.scans

@@ -79,6 +79,10 @@ def _check_model(data: DataSettings, entry: ModelEntry, at: int, origin: Origin)
         if data.channels is Channels.STAINS:
             rule = f'be "grey" or "rgb" for the cox_vae {entry.name}, whose images stay in [0, 1]'
             raise origin.error(("data", "channels"), rule, shown(data.channels.value))
+        if settings.mask_channels > int(data.has_mask_channel):
+            rule = f"be at most {int(data.has_mask_channel)}, the masks among the channels of the images"
+            advice = "" if data.has_mask_channel else "Set mask_channel = true in [data.scans], or mask in [data]."
+            raise origin.error((*key, "mask_channels"), rule, shown(settings.mask_channels), advice)
         stages = 1 if settings.hidden is None else len(settings.hidden)
         sides = (data.scans.size or ()) if data.has_scans else (data.image_size,)
         if settings.encoder is VaeEncoder.RESIDUAL and any(side % 2**stages for side in sides):
@@ -99,6 +103,9 @@ def _check_images(data: DataSettings, entry: ModelEntry, key: Key, origin: Origi
     """What is asked of images needs images, and what is done to them leaves them what they are."""
     fit = entry.fit
     if Modality.IMAGE not in entry.inputs:
+        if (weights := getattr(entry.settings, "weights", None)) is not None:
+            rule, advice = "be left out for a model that looks at no image", 'Add inputs = ["image"].'
+            raise origin.error((*key, "weights"), rule, shown(weights), advice)
         if entry.pooling is not PoolingKind.NONE:
             rule, advice = 'be "none" for a model that looks at no image', 'Add inputs = ["image"].'
             raise origin.error((*key, "pooling"), rule, shown(entry.pooling.value), advice)

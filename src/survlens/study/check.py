@@ -23,6 +23,7 @@ from survlens.study.advice import study_advice, table_advice
 from survlens.study.cohort_schema import schema_of
 from survlens.study.dividing import divided
 from survlens.study.guess import guess_columns
+from survlens.study.network_checks import check_networks
 from survlens.study.settings import StudySettings
 
 
@@ -39,7 +40,8 @@ def check_study(settings: StudySettings) -> AuditReport:
         return report
     try:
         other = None if beside is None else Cohort.from_frame(beside, schema, root=paths.root)
-        divided(settings, Cohort.from_frame(frame, schema, root=paths.root), other)
+        cohort, _ = divided(settings, Cohort.from_frame(frame, schema, root=paths.root), other)
+        check_networks(settings, cohort)
     except SurvlensError as error:
         found = finding("cannot-be-fitted", Severity.ERROR, str(error))
         return replace(report, findings=(found, *report.findings))

@@ -55,7 +55,7 @@ def _step(entry: ModelEntry, bench: Bench) -> str:
     model = network(entry, entry.seeds[0], bench.preprocessing.image_shape, bench.table.shape[1], source.outcome)
     read = source.for_epoch(generator) if isinstance(source, ItemSource) else source
     inputs, outcome = read.batch(torch.arange(min(settings.batch, len(read))))
-    value = objective(entry)(model, inputs, outcome, TrainingProgress(0, 1, 0, 1, generator))
+    value = objective(entry, source.outcome)(model, inputs, outcome, TrainingProgress(0, 1, 0, 1, generator))
     value.total.backward()
     settings.optimiser(model.parameters(), lr=settings.learning_rate).step()  # type: ignore[call-arg]
     shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items() if name in _names(entry))

@@ -49,7 +49,8 @@ def fitted_network(
     validation = None if split.validation is None else asked_rows(entry, bench, split.validation).source
     model = network(entry, seed, shape, features, train.outcome)
     settings = fit_settings(entry, seed, validated=validation is not None)
-    history = fit(model, train, validation, objective(entry), settings, folder=folder, resume=resume, on_epoch=on_epoch)
+    goal = objective(entry, train.outcome)
+    history = fit(model, train, validation, goal, settings, folder=folder, resume=resume, on_epoch=on_epoch)
     return model, history
 
 

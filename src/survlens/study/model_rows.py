@@ -12,7 +12,8 @@ from survlens.data.augmentation import AugmentedSource
 from survlens.data.loaders import Source, SubsetSource
 from survlens.study.bench import Bench
 from survlens.study.model_settings import Modality, ModelEntry
-from survlens.study.network_settings import PoolingKind
+from survlens.study.network_settings import LossKind, PoolingKind
+from survlens.training.martingale import NumberedSource
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,10 +38,15 @@ def learnt_rows(entry: ModelEntry, bench: Bench) -> Source:
     """
     rows = bench.split.train
     if Modality.IMAGE not in entry.inputs:
-        return bench.subset(entry.inputs, bench.one_per_patient(rows))
+        return _numbered(entry, bench.subset(entry.inputs, bench.one_per_patient(rows)))
     source = asked_rows(entry, bench, rows).source
     augmentation = entry.fit.augmentation
-    return AugmentedSource(source, augmentation) if augmentation.active else source
+    return _numbered(entry, AugmentedSource(source, augmentation) if augmentation.active else source)
+
+
+def _numbered(entry: ModelEntry, source: Source) -> Source:
+    """The rows with their numbers, where a memory of risks asks for them."""
+    return NumberedSource(source) if entry.fit.loss is LossKind.MARTINGALE else source
 
 
 def asked_rows(entry: ModelEntry, bench: Bench, rows: np.ndarray) -> AskedRows:

@@ -7,12 +7,13 @@ from dataclasses import fields
 
 from survlens.study.binding import Origin, bind, section
 from survlens.study.model_settings import KINDS, DownstreamModel, Kind, Modality, ModelEntry
-from survlens.study.network_settings import FitPlan
+from survlens.study.network_settings import FitPlan, LossKind
 from survlens.study.rules import shown
 from survlens.study.settings import DataSettings
 from survlens.study.toml_lines import Key
 from survlens.study.tune_section import read_tune
 
+_COX_NETWORKS = ("deep_surv", "cox_cnn")
 CLINICAL_COX = "clinical_cox"
 KAPLAN_MEIER = "kaplan_meier"
 
@@ -73,6 +74,8 @@ def _model(row: Mapping[str, object], key: Key, seed: int, origin: Origin) -> Mo
     rest = {name: row[name] for name in row if name in shared - sections}
     entry = bind(ModelEntry, rest, key, origin, given)
     _check_inputs(entry, kind, key, origin)
+    for each in entry.variants():
+        _check_fit(each, key, origin)
     return entry
 
 
@@ -82,6 +85,16 @@ def _check_inputs(entry: ModelEntry, kind: Kind, key: Key, origin: Origin) -> No
         allowed = ", ".join(shown(each.value) for each in kind.allowed) or "nothing of its own"
         got = shown([each.value for each in entry.inputs])
         raise origin.error((*key, "inputs"), f"name each once, among {allowed}, for {entry.kind}", got)
+
+
+def _check_fit(entry: ModelEntry, key: Key, origin: Origin) -> None:
+    """Only Cox networks have martingales, and only what came from a file is worth keeping as it is."""
+    if entry.fit.loss is LossKind.MARTINGALE and entry.kind not in _COX_NETWORKS:
+        rule = f'be "batch" for {entry.kind}; "martingale" is for {" and ".join(_COX_NETWORKS)}'
+        raise origin.error((*key, "fit", "loss"), rule, shown(entry.fit.loss.value))
+    if entry.fit.frozen and getattr(entry.settings, "weights", None) is None:
+        rule, advice = "stand beside `weights`", "Frozen, weights at random stay as they are. Name a file of weights."
+        raise origin.error((*key, "fit", "frozen"), rule, shown(entry.fit.frozen), advice)
 
 
 def _check_links(entry: ModelEntry, before: Sequence[ModelEntry], at: int, origin: Origin) -> None:

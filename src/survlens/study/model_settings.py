@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from pathlib import Path
 from types import MappingProxyType
 
 from survlens.study.network_settings import (
@@ -208,6 +209,7 @@ class ModelEntry:
         seeds: One fit per seed.
         fit: How it is trained, for networks.
         tune: What is tried in each outer split before the fit; None where nothing is tuned.
+        root: Folder that files of weights start from; None for settings read back from a run folder.
     """
 
     name: str = setting(rule=plain_name())
@@ -219,6 +221,7 @@ class ModelEntry:
     seeds: tuple[int, ...] = setting((0,), each_at_least(0))
     fit: FitPlan = field(default_factory=FitPlan)
     tune: TunePlan | None = None
+    root: Path | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         check_rules(self)

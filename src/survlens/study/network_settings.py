@@ -7,16 +7,33 @@ from enum import Enum
 
 from survlens.data.augmentation import Augmentation
 from survlens.generators.vae import Likelihood
-from survlens.study.rules import above, at_least, between, check_rules, each_at_least, inside, setting
+from survlens.study.rules import above, at_least, between, check_rules, each_at_least, inside, not_empty, setting
 from survlens.training.settings import Device, Precision
 
 
 class EncoderKind(Enum):
-    """Network between an image and its embedding."""
+    """Network between an image and its embedding.
+
+    MLP, CNN and RESIDUAL have the widths that a study gives them; the others have their own, and take the files of
+    weights that are usual for them.
+    """
 
     MLP = "mlp"
     CNN = "cnn"
     RESIDUAL = "residual"
+    CNN_SURVIVAL = "cnn_survival"
+    RESNET_10 = "resnet10"
+    RESNET_18 = "resnet18"
+    RESNET_34 = "resnet34"
+    RESNET_50 = "resnet50"
+    VGG_16 = "vgg16"
+
+
+class LossKind(Enum):
+    """What a Cox network is trained on: the partial likelihood of each batch, or a cumulative hazard from memory."""
+
+    BATCH = "batch"
+    MARTINGALE = "martingale"
 
 
 class VaeEncoder(Enum):
@@ -66,6 +83,10 @@ class FitPlan:
         quarter_turns: Whether square training images are turned at random by quarters.
         gain: Standard deviation of a random factor, around 1, on each channel of a training image.
         shift: Standard deviation of what is added to each channel, in standard deviations of the image's channel.
+        frozen: Parts of the network that keep the weights of a file, such as "encoders" or "encoders.image".
+        loss: Of "deep_surv" and "cox_cnn": the partial likelihood of each batch, or martingales with the cumulative
+            hazard of all training rows, from the log-risk that each had when it was last in a batch.
+        refresh: Steps between two estimates of that hazard.
     """
 
     epochs: int = setting(40, at_least(1))
@@ -80,6 +101,9 @@ class FitPlan:
     quarter_turns: bool = False
     gain: float = setting(0.0, at_least(0))
     shift: float = setting(0.0, at_least(0))
+    frozen: tuple[str, ...] = ()
+    loss: LossKind = LossKind.BATCH
+    refresh: int = setting(1, at_least(1))
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -102,6 +126,7 @@ class ContinuousModel:
         fusion: How the embeddings of image and table become one.
         pooling: How the images of a patient become one row.
         max_items: Images of a patient that an epoch reads, at most, where they are pooled; all are read to predict.
+        weights: File with the weights of the image's network, from the data root; left out, they start at random.
     """
 
     hidden: tuple[int, ...] = setting((32, 32), each_at_least(1))
@@ -111,6 +136,7 @@ class ContinuousModel:
     fusion: FusionKind = FusionKind.CONCATENATION
     pooling: PoolingKind = PoolingKind.NONE
     max_items: int = setting(8, at_least(1))
+    weights: str | None = setting(None, not_empty())
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -130,6 +156,7 @@ class DiscreteModel:
         fusion: How the embeddings of image and table become one.
         pooling: How the images of a patient become one row.
         max_items: Images of a patient that an epoch reads, at most, where they are pooled; all are read to predict.
+        weights: File with the weights of the image's network, from the data root; left out, they start at random.
     """
 
     hidden: tuple[int, ...] = setting((32, 32), each_at_least(1))
@@ -141,6 +168,7 @@ class DiscreteModel:
     fusion: FusionKind = FusionKind.CONCATENATION
     pooling: PoolingKind = PoolingKind.NONE
     max_items: int = setting(8, at_least(1))
+    weights: str | None = setting(None, not_empty())
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -162,6 +190,7 @@ class DeepHitModel:
         fusion: How the embeddings of image and table become one.
         pooling: How the images of a patient become one row.
         max_items: Images of a patient that an epoch reads, at most, where they are pooled; all are read to predict.
+        weights: File with the weights of the image's network, from the data root; left out, they start at random.
     """
 
     alpha: float = setting(0.2, between(0, 1))
@@ -175,6 +204,7 @@ class DeepHitModel:
     fusion: FusionKind = FusionKind.CONCATENATION
     pooling: PoolingKind = PoolingKind.NONE
     max_items: int = setting(8, at_least(1))
+    weights: str | None = setting(None, not_empty())
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -191,6 +221,7 @@ class CoxCnnModel:
         fusion: How the embeddings of image and table become one.
         pooling: How the images of a patient become one row.
         max_items: Images of a patient that an epoch reads, at most, where they are pooled; all are read to predict.
+        weights: File with the weights of the image's network, from the data root; left out, they start at random.
     """
 
     encoder: EncoderKind = EncoderKind.CNN
@@ -199,6 +230,7 @@ class CoxCnnModel:
     fusion: FusionKind = FusionKind.CONCATENATION
     pooling: PoolingKind = PoolingKind.NONE
     max_items: int = setting(8, at_least(1))
+    weights: str | None = setting(None, not_empty())
 
     def __post_init__(self) -> None:
         check_rules(self)
@@ -217,6 +249,7 @@ class CoxVaeModel:
         likelihood: Distribution of a pixel around its reconstruction.
         encoder: Network on the image; the decoder is its mirror.
         hidden: Channels of each stage (units of each layer for "mlp"); left out, it follows the size of the image.
+        mask_channels: How many of the last channels are masks, whose voxels are drawn as shares, not as intensities.
     """
 
     latent: int = setting(8, at_least(1))
@@ -227,6 +260,7 @@ class CoxVaeModel:
     likelihood: Likelihood = Likelihood.GAUSSIAN
     encoder: VaeEncoder = VaeEncoder.RESIDUAL
     hidden: tuple[int, ...] | None = setting(None, each_at_least(1))
+    mask_channels: int = setting(0, at_least(0))
 
     def __post_init__(self) -> None:
         check_rules(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,10 +10,8 @@ from torch import nn
 
 from survlens.core.grid import TimeGrid
 from survlens.core.outcome import SurvivalOutcome
-from survlens.encoders.cnn import CNN
 from survlens.encoders.mlp import MLP
 from survlens.encoders.pooling import AttentionPooling, MeanPooling, MultipleInstance, WorstPooling
-from survlens.encoders.residual import ResidualCNN
 from survlens.heads.cox import CoxPH
 from survlens.heads.cox_time import CoxTime
 from survlens.heads.deephit import DeepHit
@@ -27,6 +24,7 @@ from survlens.models.cox_vae import Architecture, cox_vae
 from survlens.models.fusion import GatedFusion
 from survlens.models.survival_model import SurvivalModel
 from survlens.study.bench import MOST_TIMES
+from survlens.study.image_encoders import Shape, image_encoder, with_weights
 from survlens.study.model_settings import Modality, ModelEntry
 from survlens.study.network_settings import (
     ContinuousModel,
@@ -34,16 +32,16 @@ from survlens.study.network_settings import (
     CoxVaeModel,
     DeepHitModel,
     DiscreteModel,
-    EncoderKind,
     FusionKind,
     GridKind,
+    LossKind,
     PoolingKind,
     VaeEncoder,
 )
+from survlens.training.martingale import MartingaleObjective
 from survlens.training.objectives import CoxVAEObjective, Objective, SurvivalObjective
 from survlens.training.settings import FitSettings
 
-Shape = tuple[int, ...]
 _TABLE_WIDTHS = (32,)
 """Layers on the table where it stands beside an image."""
 
@@ -57,19 +55,31 @@ def network(entry: ModelEntry, seed: int, shape: Shape | None, features: int, ou
         shape: Channels and sides of the images: height and width, or x, y and z of volumes.
         features: Number of features of the table.
         outcome: Training outcome, which cuts the time axis of discrete heads.
+
+    Raises:
+        InvalidValueError: If the network on the image cannot take images of that shape.
+        CorruptFileError: If a file of weights is not that of the network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return _BUILDERS[type(entry.settings)](entry, seed, shape, features, outcome)
 
 
-def objective(entry: ModelEntry) -> Objective:
-    """What the training of a model minimises."""
+def objective(entry: ModelEntry, outcome: SurvivalOutcome | None = None) -> Objective:
+    """What the training of a model minimises.
+
+    Args:
+        entry: A network of the study.
+        outcome: Outcome of the training rows, on which alone a memory of risks can be kept; None for what is measured
+            on other rows.
+    """
     settings = entry.settings
     if isinstance(settings, CoxVaeModel):
         return CoxVAEObjective(
             tau=settings.tau, beta=settings.beta, warm_up_epochs=settings.warm_up, sample_head=settings.sample_head
         )
+    if entry.fit.loss is LossKind.MARTINGALE and outcome is not None:
+        return MartingaleObjective(outcome, refresh=entry.fit.refresh)
     return SurvivalObjective()
 
 
@@ -92,6 +102,7 @@ def fit_settings(entry: ModelEntry, seed: int, *, validated: bool) -> FitSetting
         precision=plan.precision,
         device=plan.device,
         seed=seed,
+        frozen=plan.frozen,
     )
 
 
@@ -108,8 +119,8 @@ def _survival_network(
     encoders: dict[str, Any] = {}
     for modality in entry.inputs:
         if modality is Modality.IMAGE:
-            encoder = _image_encoder(settings.encoder, widths[modality], settings.dropout, shape)
-            encoders["image"] = _pooled(entry.pooling, encoder)
+            encoder = image_encoder(settings.encoder, widths[modality], settings.dropout, shape or (1, 1, 1))
+            encoders["image"] = _pooled(entry.pooling, with_weights(encoder, settings.weights, entry.root))
         else:
             encoders["table"] = MLP(features, widths[modality], dropout=settings.dropout)
     fusion, width = None, sum(encoder.out_features for encoder in encoders.values())
@@ -153,22 +164,10 @@ def _cox_vae(entry: ModelEntry, seed: int, shape: Shape | None, features: int, o
         architecture=Architecture.DENSE if settings.encoder is VaeEncoder.MLP else Architecture.RESIDUAL,
         widths=settings.hidden,
         likelihood=settings.likelihood,
+        mask_channels=settings.mask_channels,
         covariates=features if Modality.TABLE in entry.inputs else 0,
         seed=seed,
     )
-
-
-def _image_encoder(kind: EncoderKind, widths: tuple[int, ...], dropout: float, shape: Shape | None) -> nn.Module:
-    shape = shape or (1, 1, 1)
-    axes = len(shape) - 1
-    encoders: Mapping[EncoderKind, Callable[[], nn.Module]] = {
-        EncoderKind.MLP: lambda: MLP(math.prod(shape), widths, dropout=dropout),
-        EncoderKind.CNN: lambda: CNN(shape[0], widths, dimensions=axes, dropout=dropout),
-        EncoderKind.RESIDUAL: lambda: ResidualCNN(
-            shape[0], widths, dimensions=axes, image_size=shape[1:], dropout=dropout
-        ),
-    }
-    return encoders[kind]()
 
 
 def _pooled(kind: PoolingKind, encoder: Any) -> nn.Module:

@@ -27,6 +27,7 @@ from survlens.study.cohort_facts import cohort_facts
 from survlens.study.cohort_schema import schema_of
 from survlens.study.dividing import divided, naming_refusals
 from survlens.study.environment import environment
+from survlens.study.network_checks import check_networks
 from survlens.study.parts import fit_unit
 from survlens.study.resolved import LATER, resolved
 from survlens.study.settings import StudySettings
@@ -82,6 +83,7 @@ def prepare(settings: StudySettings) -> Prepared:
     steps = flow(frame, schema, cohort)
     other = None if beside is None else Cohort.from_frame(beside, schema, root=paths.root)
     cohort, splits = divided(settings, cohort, other)
+    check_networks(settings, cohort)
     return Prepared(with_horizons(settings, cohort), cohort, splits, report.to_json(), steps)
 
 

@@ -86,7 +86,7 @@ def parse_study(text: str, file: str, folder: Path, overrides: Sequence[str] = (
     set_here = apply_overrides(document, overrides)
     origin = Origin(file, lines, set_here, model_names(document))
     settings = build_study(document, origin, lambda data: _header(data, folder, origin))
-    return replace(settings, paths=_resolved_paths(settings.data, settings.split, folder, origin))
+    return _at(settings, folder, origin, model_names(document))
 
 
 def build_study(
@@ -125,8 +125,19 @@ def with_files(settings: StudySettings, folder: Path) -> StudySettings:
     Raises:
         UsageError: If the data are not there.
     """
-    paths = _resolved_paths(settings.data, settings.split, folder.resolve(), Origin("resolved.json"))
-    return replace(settings, paths=paths)
+    names = {("model", at): entry.name for at, entry in enumerate(settings.models)}
+    return _at(settings, folder.resolve(), Origin("resolved.json", names=names), names)
+
+
+def _at(settings: StudySettings, folder: Path, origin: Origin, names: Mapping[Key, str]) -> StudySettings:
+    """Settings that know their data, and the files of weights among them."""
+    paths = _resolved_paths(settings.data, settings.split, folder, origin)
+    places = {name: key for key, name in names.items()}
+    for entry in settings.models:
+        for each in entry.variants():
+            if (weights := getattr(each.settings, "weights", None)) is not None:
+                _inside(paths.root, weights, (*places[entry.name], "weights"), origin)
+    return replace(settings, paths=paths, models=tuple(replace(each, root=paths.root) for each in settings.models))
 
 
 def _header(data: DataSettings, folder: Path, origin: Origin) -> list[str]:
