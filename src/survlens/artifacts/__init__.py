@@ -18,6 +18,11 @@ from survlens.artifacts.run_folder import (
 from survlens.artifacts.run_folder import (
     write_table as write_table,
 )
+from survlens.artifacts.stylegan2_checkpoint import StyleGAN2Weights as StyleGAN2Weights
+from survlens.artifacts.stylegan2_checkpoint import convert as convert
+from survlens.artifacts.stylegan2_checkpoint import load_weights as load_weights
+from survlens.artifacts.stylegan2_checkpoint import read_official as read_official
+from survlens.artifacts.stylegan2_checkpoint import save_weights as save_weights
 from survlens.artifacts.tensors import (
     load_tensors as load_tensors,
 )

@@ -2,6 +2,18 @@
 
 from survlens.generators.decoders import DenseDecoder as DenseDecoder
 from survlens.generators.decoders import ResidualDecoder as ResidualDecoder
+from survlens.generators.stylegan2.augmentation import Augmentation as Augmentation
+from survlens.generators.stylegan2.discriminator import Discriminator as Discriminator
+from survlens.generators.stylegan2.generator import Generator as Generator
+from survlens.generators.stylegan2.loading import discriminator_from as discriminator_from
+from survlens.generators.stylegan2.loading import generator_from as generator_from
+from survlens.generators.stylegan2.loading import weights_from as weights_from
+from survlens.generators.stylegan2.mapping import Mapping as Mapping
+from survlens.generators.stylegan2.pictures import to_network as to_network
+from survlens.generators.stylegan2.pictures import to_pictures as to_pictures
+from survlens.generators.stylegan2.shape import StyleGAN2Shape as StyleGAN2Shape
+from survlens.generators.stylegan2.synthesis import NoiseKind as NoiseKind
+from survlens.generators.stylegan2.synthesis import Synthesis as Synthesis
 from survlens.generators.vae import Evidence as Evidence
 from survlens.generators.vae import Likelihood as Likelihood
 from survlens.generators.vae import VariationalAutoencoder as VariationalAutoencoder
