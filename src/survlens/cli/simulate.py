@@ -52,6 +52,36 @@ def phantom(out: Path, patients: int, size: int, variant: str, kind: str, seed: 
     say(f"wrote {out / 'cohort.csv'}, with the truth in {out / 'truth.csv'}")
 
 
+@simulate.command()
+@click.argument("out", metavar="OUT", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--patients", type=click.IntRange(1), default=300, show_default=True)
+@click.option(
+    "--size",
+    type=click.Choice(["16", "32", "64", "128", "256"]),
+    default="64",
+    show_default=True,
+    help="Height and width of the photographs, in pixels.",
+)
+@click.option("--photos-per-patient", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same bytes.")
+@traceback_option
+def portraits(out: Path, patients: int, size: str, photos_per_patient: int, seed: int) -> None:
+    """Write drawn faces, a clinical table with landmarks, a study file, and the truth apart.
+
+    Survival depends on illness, which only the photograph shows, on age, and on stage, which only the table has. The
+    same command goes on where one was interrupted.
+    """
+    from survlens.study.simulate_portraits import PortraitPlan, simulate_portraits
+
+    plan = PortraitPlan(patients=patients, size=int(size), photos_per_patient=photos_per_patient, seed=seed)
+    with _counted(patients) as on_patient:
+        written = simulate_portraits(out, plan, on_patient)
+    if not written:
+        say(f"{out} holds this cohort already; nothing to do")
+        return
+    say(f"wrote {out / 'cohort.csv'}, with the truth in {out / 'truth.csv'}")
+
+
 @contextmanager
 def _counted(patients: int) -> Iterator[Callable[[int], None]]:
     """Shows how many patients are written: a bar on a terminal, ten lines elsewhere."""

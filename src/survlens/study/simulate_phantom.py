@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,8 +13,6 @@ import pandas as pd
 import torch
 
 from survlens.artifacts.atomic import write_text
-from survlens.artifacts.run_folder import write_json
-from survlens.core.errors import UsageError
 from survlens.data.simulate.phantom import (
     LOG_HAZARD_PER_AGE,
     LOG_HAZARD_PER_LOAD,
@@ -26,8 +23,8 @@ from survlens.data.simulate.phantom import (
     phantom_outcome,
 )
 from survlens.data.simulate.phantom_files import PhantomFormat, write_phantom_dicom, write_phantom_nifti
+from survlens.study.simulation_record import begin, finish, write_csv
 
-RECORD = "simulation.json"
 TRUTH_TIMES = (6.0, 12.0, 24.0, 36.0, 48.0)
 """Months at which truth.csv has the true survival."""
 
@@ -120,9 +117,7 @@ def simulate_phantom(folder: Path, plan: PhantomPlan, on_patient: Callable[[int]
         UsageError: If the folder holds something else.
         MissingDependencyError: Without the extra `[imaging]`.
     """
-    if not _begun(folder, plan):
-        write_json(folder / RECORD, {"simulated": True, "plan": plan.record, "complete": False})
-    elif _complete(folder):
+    if not begin(folder, plan.record, ("scan", "mask")):
         return False
     rows, truth, people = [], [], []
     for number, phantom in enumerate(drawn_phantoms(plan.patients, size=plan.size, seed=plan.seed), start=1):
@@ -140,8 +135,8 @@ def simulate_phantom(folder: Path, plan: PhantomPlan, on_patient: Callable[[int]
             on_patient(number)
     _write_tables(folder, plan, pd.DataFrame(rows), pd.DataFrame(truth))
     if people:
-        _write_csv(folder / "identifiers.csv", pd.DataFrame(people))
-    write_json(folder / RECORD, {"simulated": True, "plan": plan.record, "complete": True})
+        write_csv(folder / "identifiers.csv", pd.DataFrame(people))
+    finish(folder, plan.record)
     return True
 
 
@@ -158,52 +153,7 @@ def _write_tables(folder: Path, plan: PhantomPlan, cohort: pd.DataFrame, truth: 
     survival = phantom_hazard(plan.effect).predict(torch.from_numpy(covariates), times).survival.numpy()
     for column, month in enumerate(TRUTH_TIMES):
         truth[f"survival@{month:g}"] = survival[:, column]
-    _write_csv(folder / "truth.csv", truth.round(9))
-    _write_csv(folder / "cohort.csv", cohort)
+    write_csv(folder / "truth.csv", truth.round(9))
+    write_csv(folder / "cohort.csv", cohort)
     if not (folder / "study.toml").exists():
         write_text(folder / "study.toml", _STUDY.format(seed=plan.seed, side=min(plan.size, 32)))
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
-
-
-def _begun(folder: Path, plan: PhantomPlan) -> bool:
-    """Whether the folder holds a simulation by this plan.
-
-    Raises:
-        UsageError: If it holds anything else.
-    """
-    record = folder / RECORD
-    if not record.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} must be a new or empty folder; it holds other files. Choose another folder.")
-        return False
-    stands = _plan_in(record)
-    if stands is None:
-        raise UsageError(f"{record} must be the record of a simulation; it cannot be read. Choose another folder.")
-    differing = [key for key, value in plan.record.items() if stands.get(key) != value]
-    if differing:
-        said = ", ".join(f"{key} {stands.get(key)} there and {plan.record[key]} now" for key in differing)
-        raise UsageError(f"{folder} must hold the same simulation; it holds another: {said}. Choose another folder.")
-    return True
-
-
-def _plan_in(record: Path) -> Mapping[str, Any] | None:
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    plan = found.get("plan") if isinstance(found, dict) else None
-    return plan if isinstance(plan, dict) else None
-
-
-def _complete(folder: Path) -> bool:
-    """Whether the simulation went through and every file of its table is still there."""
-    if not json.loads((folder / RECORD).read_text(encoding="utf-8")).get("complete"):
-        return False
-    tables = [folder / "cohort.csv", folder / "truth.csv"]
-    if not all(each.is_file() for each in tables):
-        return False
-    cohort = pd.read_csv(tables[0])
-    return all((folder / path).exists() for column in ("scan", "mask") for path in cohort[column])
