@@ -1,5 +1,10 @@
 """Likelihoods and evidence terms as pure, unreduced functions."""
 
+from survlens.losses.adversarial import generated_loss as generated_loss
+from survlens.losses.adversarial import path_length_penalty as path_length_penalty
+from survlens.losses.adversarial import path_lengths as path_lengths
+from survlens.losses.adversarial import photograph_loss as photograph_loss
+from survlens.losses.adversarial import r1_penalty as r1_penalty
 from survlens.losses.cox import cox_partial_likelihood as cox_partial_likelihood
 from survlens.losses.cox_martingale import cox_martingale_loss as cox_martingale_loss
 from survlens.losses.cox_time import cox_time_loss as cox_time_loss

@@ -1,7 +1,16 @@
 """The fit loop and what it needs."""
 
+from survlens.training.adaptive_augmentation import AugmentationControl as AugmentationControl
+from survlens.training.adversarial import finetune as finetune
+from survlens.training.adversarial_history import AdversarialHistory as AdversarialHistory
+from survlens.training.adversarial_history import AdversarialRow as AdversarialRow
+from survlens.training.adversarial_settings import AdversarialSettings as AdversarialSettings
+from survlens.training.adversarial_settings import ResolvedSettings as ResolvedSettings
+from survlens.training.adversarial_settings import TrainingStart as TrainingStart
 from survlens.training.batches import event_balanced_batches as event_balanced_batches
 from survlens.training.batches import shuffled_batches as shuffled_batches
+from survlens.training.colour_drift import ColourDrift as ColourDrift
+from survlens.training.colour_drift import colour_drift as colour_drift
 from survlens.training.estimator import HeadedEstimator as HeadedEstimator
 from survlens.training.estimator import NeuralEstimator as NeuralEstimator
 from survlens.training.estimator import NeuralSurvival as NeuralSurvival
@@ -16,6 +25,17 @@ from survlens.training.history import EpochRow as EpochRow
 from survlens.training.history import FitHistory as FitHistory
 from survlens.training.image_estimators import CoxVAESurvival as CoxVAESurvival
 from survlens.training.image_estimators import ImageSurvival as ImageSurvival
+from survlens.training.inversion import embed as embed
+from survlens.training.inversion_encoder import EncoderSettings as EncoderSettings
+from survlens.training.inversion_encoder import EncoderShape as EncoderShape
+from survlens.training.inversion_encoder import LatentEncoder as LatentEncoder
+from survlens.training.inversion_encoder import fit_encoder as fit_encoder
+from survlens.training.inversion_encoder import picture_hash as picture_hash
+from survlens.training.inversion_result import Embedding as Embedding
+from survlens.training.inversion_settings import DescentRule as DescentRule
+from survlens.training.inversion_settings import InversionSettings as InversionSettings
+from survlens.training.inversion_settings import LatentSpace as LatentSpace
+from survlens.training.inversion_settings import Start as Start
 from survlens.training.martingale import MartingaleObjective as MartingaleObjective
 from survlens.training.martingale import NumberedSource as NumberedSource
 from survlens.training.martingale import RiskMemory as RiskMemory
@@ -24,6 +44,12 @@ from survlens.training.objectives import Objective as Objective
 from survlens.training.objectives import ObjectiveValue as ObjectiveValue
 from survlens.training.objectives import SurvivalObjective as SurvivalObjective
 from survlens.training.objectives import TrainingProgress as TrainingProgress
+from survlens.training.picture_distance import DiscriminatorDistance as DiscriminatorDistance
+from survlens.training.picture_distance import PictureDistance as PictureDistance
+from survlens.training.picture_distance import PyramidDistance as PyramidDistance
+from survlens.training.picture_distance import VGGDistance as VGGDistance
+from survlens.training.picture_distance import weights_hash as weights_hash
+from survlens.training.picture_grid import save_grid as save_grid
 from survlens.training.progress import ConsoleProgress as ConsoleProgress
 from survlens.training.progress import training_progress as training_progress
 from survlens.training.reading import embeddings_of as embeddings_of
@@ -37,3 +63,5 @@ from survlens.training.settings import Precision as Precision
 from survlens.training.table_estimators import DeepHazard as DeepHazard
 from survlens.training.table_estimators import DeepSurv as DeepSurv
 from survlens.training.table_estimators import TableSurvival as TableSurvival
+from survlens.training.training_photographs import Photographs as Photographs
+from survlens.training.training_photographs import TrainingRecord as TrainingRecord
