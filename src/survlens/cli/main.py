@@ -13,6 +13,7 @@ from survlens.cli.export import export
 from survlens.cli.group import VerbGroup, traceback_option
 from survlens.cli.import_scans import import_group
 from survlens.cli.init import init
+from survlens.cli.portrait import portrait
 from survlens.cli.report import report
 from survlens.cli.reproduce import reproduce
 from survlens.cli.run import run
@@ -29,5 +30,5 @@ def main() -> None:
     """
 
 
-for _verb in (init, check, run, evaluate, explain, report, export, demo, import_group, simulate, reproduce):
+for _verb in (init, check, run, evaluate, explain, report, export, demo, import_group, portrait, simulate, reproduce):
     main.add_command(_verb)

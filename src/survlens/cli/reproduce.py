@@ -10,6 +10,7 @@ from survlens.cli.group import traceback_option
 from survlens.cli.reproduce_cnn_survival import cnn_survival
 from survlens.cli.reproduce_explanations import COMMANDS
 from survlens.cli.reproduce_phantoms import phantom_explanations
+from survlens.cli.reproduce_portraits import portraits
 from survlens.cli.reproduce_scans import coxvae
 from survlens.cli.run import run_file
 from survlens.cli.screen import say, show_table
@@ -37,6 +38,7 @@ for command in COMMANDS:
 reproduce.add_command(cnn_survival)
 reproduce.add_command(coxvae)
 reproduce.add_command(phantom_explanations)
+reproduce.add_command(portraits)
 
 
 @reproduce.command("surv-mnist")

@@ -44,6 +44,14 @@ from survlens.evaluate.discrimination import AucCurve as AucCurve
 from survlens.evaluate.discrimination import cumulative_dynamic_auc as cumulative_dynamic_auc
 from survlens.evaluate.distribution_calibration import DistributionCalibration as DistributionCalibration
 from survlens.evaluate.distribution_calibration import d_calibration as d_calibration
+from survlens.evaluate.edit_pictures import IdentityKept as IdentityKept
+from survlens.evaluate.edit_pictures import background_change as background_change
+from survlens.evaluate.edit_pictures import identity_kept as identity_kept
+from survlens.evaluate.edits import AgainstControls as AgainstControls
+from survlens.evaluate.edits import EditResponse as EditResponse
+from survlens.evaluate.edits import against_controls as against_controls
+from survlens.evaluate.edits import edit_response as edit_response
+from survlens.evaluate.edits import slope_ratio as slope_ratio
 from survlens.evaluate.faithfulness import Focus as Focus
 from survlens.evaluate.faithfulness import Removal as Removal
 from survlens.evaluate.faithfulness import RemovalCurve as RemovalCurve

@@ -6,6 +6,15 @@ from survlens.explain.coalitions import Player as Player
 from survlens.explain.coalitions import column_players as column_players
 from survlens.explain.coalitions import region_players as region_players
 from survlens.explain.curved_pieces import CurvedPieces as CurvedPieces
+from survlens.explain.direction_agreement import DirectionAgreement as DirectionAgreement
+from survlens.explain.direction_agreement import direction_agreement as direction_agreement
+from survlens.explain.direction_controls import permuted_directions as permuted_directions
+from survlens.explain.direction_controls import random_directions as random_directions
+from survlens.explain.directions import Direction as Direction
+from survlens.explain.directions import Metric as Metric
+from survlens.explain.directions import health_direction as health_direction
+from survlens.explain.directions import value_direction as value_direction
+from survlens.explain.directions import without as without
 from survlens.explain.exact_pieces import ExactPieces as ExactPieces
 from survlens.explain.expected import GradSHAP as GradSHAP
 from survlens.explain.global_effects import DependenceOverTime as DependenceOverTime
@@ -31,6 +40,9 @@ from survlens.explain.latent import LatentDimension as LatentDimension
 from survlens.explain.latent import PrincipalComponents as PrincipalComponents
 from survlens.explain.latent import dimension_reliability as dimension_reliability
 from survlens.explain.latent import latent_dimensions as latent_dimensions
+from survlens.explain.latent_edits import EditedLatents as EditedLatents
+from survlens.explain.latent_edits import edited as edited
+from survlens.explain.latent_frame import LatentFrame as LatentFrame
 from survlens.explain.occlusion import Occlusion as Occlusion
 from survlens.explain.path_integral import PathIntegral as PathIntegral
 from survlens.explain.paths import GaussLegendre as GaussLegendre

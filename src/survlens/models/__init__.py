@@ -46,6 +46,7 @@ from survlens.models.penalised import (
 from survlens.models.penalised import (
     RidgeCox as RidgeCox,
 )
+from survlens.models.penalised import ridge_coefficients as ridge_coefficients
 from survlens.models.saving import SavedModel as SavedModel
 from survlens.models.saving import load_model as load_model
 from survlens.models.saving import save_model as save_model

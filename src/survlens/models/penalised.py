@@ -23,6 +23,8 @@ from survlens.models.proportional import ProportionalHazards, standardised
 Path = Float64[np.ndarray, "penalty feature"]
 _FINAL, _IN_FOLD = 1e-9, 1e-7
 """Tolerance of a fit that is kept, and of one that only helps to choose the penalty."""
+_FREE = 1e4
+"""Stretch of a column that is not penalised."""
 
 
 class PenaltyRule(Enum):
@@ -153,6 +155,9 @@ def _taken(deviance: np.ndarray, error: np.ndarray, rule: PenaltyRule) -> int:
 class RidgeCox(CrossValidatedCox):
     """Cox regression that maximises log-likelihood / n - penalty / 2 * |b|^2, the penalty chosen by cross-validation.
 
+    The penalty leaves out the columns of `unpenalised`, such as the age beside five hundred latent dimensions: shrunk
+    with them, it would leave its effect to whatever correlates with it.
+
     Delayed entry, weights and strata are honoured as by `CoxRegression`; with weights n and the events of a fold are
     sums of weights.
 
@@ -161,6 +166,7 @@ class RidgeCox(CrossValidatedCox):
         folds: Folds of the cross-validation.
         rule: Which penalty of the path to take.
         ties: Rule for equal event times.
+        unpenalised: Names of columns that are not shrunk; columns of a plain array are numbered from 0.
         seed: Seed of the folds.
         unit: Unit of time, for a `y` that does not know it.
 
@@ -177,6 +183,7 @@ class RidgeCox(CrossValidatedCox):
         folds: int = 5,
         rule: PenaltyRule = PenaltyRule.MINIMUM,
         ties: Ties = Ties.EFRON,
+        unpenalised: Sequence[str | int] = (),
         seed: int = 0,
         unit: str = "time",
     ):
@@ -184,6 +191,7 @@ class RidgeCox(CrossValidatedCox):
         self.folds = folds
         self.rule = rule
         self.ties = ties
+        self.unpenalised = unpenalised
         self.seed = seed
         self.unit = unit
 
@@ -197,7 +205,8 @@ class RidgeCox(CrossValidatedCox):
         self, scaled: Float64[np.ndarray, "instance feature"], outcome: SurvivalOutcome, tolerance: float
     ) -> Path:
         risk_sets = RiskSets.of(outcome, self.ties)
-        rows, back = scaled[risk_sets.order], np.eye(scaled.shape[1])
+        stretch = self._stretch(scaled.shape[1])
+        rows, back = (scaled * stretch)[risk_sets.order], np.eye(scaled.shape[1])
         if scaled.shape[1] > len(scaled):
             # The ridge solution lies in the span of the rows, so n coordinates suffice.
             left, size, back = np.linalg.svd(rows, full_matrices=False)
@@ -206,8 +215,49 @@ class RidgeCox(CrossValidatedCox):
         for penalty in self.penalties_:
             ridge = penalty * float(risk_sets.weight.sum())
             coef = maximise(risk_sets, rows, ridge=ridge, start=coef, tolerance=tolerance).coef
-            path.append(coef @ back)
+            path.append(coef @ back * stretch)
         return np.array(path)
+
+    def _stretch(self, columns: int) -> Float64[np.ndarray, " feature"]:
+        """Factor on each standardised column: one that is stretched k-fold is shrunk by a penalty / k^2."""
+        stretch = np.ones(columns)
+        for name in self.unpenalised:
+            found = name if isinstance(name, int) and 0 <= name < columns else None
+            if found is None and name in self.feature_names_:
+                found = self.feature_names_.index(str(name))
+            if found is None:
+                raise InvalidValueError(
+                    f"`unpenalised` must name columns of `X`; got {name!r} of {', '.join(self.feature_names_[:8])}."
+                )
+            stretch[found] = _FREE
+        return stretch
+
+
+def ridge_coefficients(
+    X: Float64[np.ndarray, "instance feature"],
+    outcome: SurvivalOutcome,
+    penalty: float,
+    *,
+    unpenalised: Sequence[int] = (),
+) -> Float64[np.ndarray, " feature"]:
+    """Coefficients of `RidgeCox` at one given penalty, without cross-validation and without a baseline.
+
+    It is what a bootstrap repeats. Coefficients are exact to about 1e-4 standard errors.
+
+    Args:
+        X: Covariates.
+        outcome: Outcome of the same rows.
+        penalty: The penalty, > 0.
+        unpenalised: Numbers of columns that are not shrunk.
+
+    Raises:
+        FitError: If there is no event, or the fit does not converge.
+    """
+    if not outcome.n_events:
+        raise FitError(f"`outcome` must hold at least one event; got none in {len(outcome)} rows.")
+    model = RidgeCox(penalties=[penalty], unpenalised=tuple(unpenalised))
+    model.feature_names_, model.penalties_ = (), model._all_penalties(X, outcome)
+    return model._unscaled_path(X, outcome, _IN_FOLD)[0]
 
 
 class LassoCox(CrossValidatedCox):

@@ -18,6 +18,7 @@ from survlens.report.json_node import JsonNode
 from survlens.report.metrics_reader import read_metrics
 from survlens.report.over_time_reader import read_over_time
 from survlens.report.over_time_records import ExplanationOverTime
+from survlens.report.portrait_reader import read_portraits
 from survlens.report.records import (
     CohortFacts,
     Covariate,
@@ -62,6 +63,7 @@ def read_content(run_folder: Path) -> RunContent:
         split=_split_kind(run_folder / "resolved.json"),
         over_time=over_time,
         unfinished=unfinished,
+        portraits=read_portraits(run_folder),
     )
 
 

@@ -13,7 +13,7 @@ from survlens.report.blocks import Plot, Section
 from survlens.report.content import read_content
 from survlens.report.figures.canvas import save_figure
 from survlens.report.records import RunContent
-from survlens.report.sections import latent, over_time, overview, performance, provenance, risk
+from survlens.report.sections import latent, over_time, overview, performance, portraits, provenance, risk
 from survlens.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LARGEST_SVG = 600_000
-_SECTIONS: tuple[Callable[[RunContent], Section], ...] = (
+_SECTIONS: tuple[Callable[[RunContent], Section | None], ...] = (
     overview.about,
     overview.cohort,
     performance.comparison,
@@ -33,6 +33,7 @@ _SECTIONS: tuple[Callable[[RunContent], Section], ...] = (
     latent.reliability,
     latent.training,
     over_time.explanations_over_time,
+    portraits.portraits,
     provenance.limits,
     provenance.reproducibility,
 )
@@ -60,7 +61,7 @@ def write_report(run_folder: Path, *, title: str | None = None) -> Path:
     figures = run_folder / "figures"
     figures.mkdir(exist_ok=True)
     images: dict[str, str] = {}
-    sections = [build(content) for build in _SECTIONS]
+    sections = [section for build in _SECTIONS if (section := build(content)) is not None]
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Plot):

@@ -51,7 +51,7 @@ def read_metrics(path: Path) -> Metrics:
         primary=_name(top, "primary"),
         clinical=_name(top, "clinical"),
         reference=_name(top, "reference"),
-        oracle=None if oracle is None else _score(oracle),
+        oracle=None if oracle is None else read_score(oracle),
         models=tuple(_model(node) for node in top.each("models")),
         differences=tuple(_difference(node) for node in top.each("differences")),
     )
@@ -62,7 +62,8 @@ def _name(node: JsonNode, key: str) -> str | None:
     return None if found is None else str(found.value)
 
 
-def _score(node: JsonNode) -> Score:
+def read_score(node: JsonNode) -> Score:
+    """A score as `Score.to_json` wrote it."""
     value, lower, upper = (node.number(key) for key in ("value", "lower", "upper"))
     interval = None
     if lower is not None and upper is not None:
@@ -95,7 +96,7 @@ def _model(node: JsonNode) -> ModelResult:
         inputs=tuple(str(member.value) for member in node.each("inputs")),
         family=node.text("family", ""),
         note=node.text("note", ""),
-        scores=tuple(_score(member) for member in node.each("scores")),
+        scores=tuple(read_score(member) for member in node.each("scores")),
         seed_spread=_seed_spread(node.get("seed_spread")),
         brier_curve=None if curve is None else _brier(curve),
         calibration=tuple(_calibration(member) for member in node.each("calibration")),
@@ -175,7 +176,7 @@ def _risk_group(node: JsonNode) -> RiskGroup:
 
 
 def _subgroup(node: JsonNode) -> Subgroup:
-    score = _score(node.need("score"))
+    score = read_score(node.need("score"))
     return Subgroup(node.text("variable"), node.text("level"), node.count("n"), node.count("n_events"), score)
 
 

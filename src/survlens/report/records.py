@@ -9,6 +9,7 @@ import numpy as np
 
 from survlens.core.score import Score
 from survlens.report.over_time_records import ExplanationOverTime
+from survlens.report.portrait_records import Portraits
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +383,7 @@ class RunContent:
         split: Kind of the split in the study file, or "" where it is not known.
         over_time: Explanations over time, those of the primary model first.
         unfinished: Explanations over time that were begun and not finished: model and name.
+        portraits: Embedded and edited portraits, or None.
     """
 
     metrics: Metrics
@@ -396,6 +398,7 @@ class RunContent:
     split: str = ""
     over_time: tuple[ExplanationOverTime, ...] = ()
     unfinished: tuple[str, ...] = ()
+    portraits: Portraits | None = None
 
 
 def _close(left: object, right: float) -> bool:

@@ -1,0 +1,197 @@
+"""The job of `survlens portrait embed`: photographs to latent vectors, with what is needed to judge them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from survlens.artifacts.run_folder import write_json
+from survlens.artifacts.stylegan2_checkpoint import load_weights
+from survlens.core.errors import UsageError
+from survlens.data.fitted_on import FittedOn
+from survlens.generators.stylegan2.discriminator import Discriminator
+from survlens.generators.stylegan2.generator import Generator
+from survlens.generators.stylegan2.loading import discriminator_from, generator_from
+from survlens.study.portrait_files import PATIENT, TEST, TRAIN, PhotoTable, write_frame
+from survlens.training.inversion import embed
+from survlens.training.inversion_encoder import EncoderSettings, LatentEncoder, fit_encoder
+from survlens.training.inversion_result import Embedding
+from survlens.training.inversion_settings import InversionSettings, Start
+from survlens.training.picture_distance import (
+    DiscriminatorDistance,
+    PictureDistance,
+    PyramidDistance,
+    VGGDistance,
+)
+from survlens.training.training_photographs import TrainingRecord
+
+WEIGHTS, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
+ENCODER = "encoder.safetensors"
+TABLE, FILE, SUMMARY = "embedding.csv", "embedding.npz", "embedding.json"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedPlan:
+    """How photographs are embedded.
+
+    Attributes:
+        inversion: The descent.
+        encoder: How the encoder of a warm start is fitted.
+        vgg: File of VGG-16's weights for the distance; None for the discriminator's features and pixels.
+        pixels: Whether only pixels are compared, which costs least.
+    """
+
+    inversion: InversionSettings
+    encoder: EncoderSettings
+    vgg: Path | None = None
+    pixels: bool = False
+
+
+def read_networks(path: Path) -> tuple[Generator, Discriminator | None]:
+    """The networks of a converted checkpoint, or of the folder of a fine-tuned generator.
+
+    Args:
+        path: A file, or a folder with `generator.safetensors` and perhaps `discriminator.safetensors`.
+
+    Raises:
+        CorruptFileError: If a file is missing or holds something else.
+    """
+    weights = load_weights(path / WEIGHTS if path.is_dir() else path)
+    beside = path / DISCRIMINATOR
+    judged = load_weights(beside) if path.is_dir() and beside.is_file() else weights
+    return generator_from(weights), discriminator_from(judged) if judged.discriminator else None
+
+
+def picture_distance(discriminator: Discriminator | None, plan: EmbedPlan) -> PictureDistance:
+    """The distance of a plan: VGG-16 where its file is given, else features of the discriminator with pixels."""
+    if plan.vgg is not None:
+        return VGGDistance(plan.vgg)
+    if plan.pixels or discriminator is None:
+        return PyramidDistance()
+    return DiscriminatorDistance(discriminator)
+
+
+def embed_job(
+    table: PhotoTable,
+    generator: Path,
+    out: Path,
+    plan: EmbedPlan,
+    *,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Embedding:
+    """Embeds the photographs of a table, and writes vectors, what is known of them, and on whom what was fitted.
+
+    Written are `embedding.csv` (the table with the vectors), `embedding.npz` (all starts), `embedding.json` (summary
+    and record) and, for a warm start, `encoder.safetensors`, fitted on photographs of the training part. Batches that
+    an interrupted call finished are not done again, nor is the encoder.
+
+    Args:
+        table: Aligned photographs.
+        generator: Its weights, or the folder of a fine-tuned generator.
+        out: Folder to write.
+        plan: How.
+        tell: Told of the progress.
+
+    Raises:
+        UsageError: If `out` holds an embedding with other settings or networks.
+    """
+    network, discriminator = read_networks(generator)
+    pictures = table.pictures(network.shape.resolution)
+    distance = picture_distance(discriminator, plan)
+    tell(f"{len(table)} photographs, distance: {distance.name}")
+    out.mkdir(parents=True, exist_ok=True)
+    training = table.part(TRAIN)
+    encoder = None
+    if plan.inversion.first_start() is Start.WARM:
+        if not training.size:
+            raise UsageError("`part` must be train in some rows for a warm start; got none. Use --start cold.")
+        encoder = _encoder(network, pictures[torch.as_tensor(training)], plan, distance, out, tell)
+    found = embed(
+        network,
+        pictures,
+        plan.inversion,
+        distance,
+        encoder=encoder,
+        folder=out,
+        resume=True,
+        on_batch=lambda done, of: tell(f"{done} of {of} photographs"),
+    )
+    found.save(out / FILE)
+    write_frame(out / TABLE, latent_frame(table, found))
+    record = _record(table, generator, training if encoder is not None else None)
+    beside = os.path.relpath(table.folder, out)
+    write_json(out / SUMMARY, {"summary": found.summary(), "photographs": beside, **record})
+    return found
+
+
+def latent_frame(table: PhotoTable, found: Embedding):  # noqa: ANN201
+    """The table with a column for every coordinate of the latent vector, and the distance and agreement of each row."""
+    import pandas as pd
+
+    width = found.latents.shape[1]
+    columns = [f"{found.space.value}{number}" for number in range(1, width + 1)]
+    vectors = pd.DataFrame(found.latents.numpy(), columns=pd.Index(columns))
+    known = pd.DataFrame({"embedding_distance": found.distance.numpy(), "restart_agreement": found.agreement.numpy()})
+    return pd.concat([table.frame.reset_index(drop=True), known, vectors], axis=1)
+
+
+def latents_of(frame, space: str) -> np.ndarray:  # noqa: ANN001
+    """The vectors in a table that `latent_frame` made."""
+    names = [name for name in map(str, frame.columns) if name.startswith(space) and name[len(space) :].isdigit()]
+    return frame[sorted(names, key=lambda name: int(name[len(space) :]))].to_numpy(dtype=np.float64)
+
+
+def fitted_before(generator: Path) -> FittedOn | None:
+    """On whom a generator was fine-tuned, where its folder says so by patient."""
+    folder = generator if generator.is_dir() else generator.parent
+    return TrainingRecord.read(folder).patients if (folder / "fitted_on.json").is_file() else None
+
+
+def _encoder(
+    network: Generator,
+    pictures: Tensor,
+    plan: EmbedPlan,
+    distance: PictureDistance,
+    out: Path,
+    tell: Callable[[str], object],
+) -> LatentEncoder:
+    path = out / ENCODER
+    if path.is_file():
+        tell("encoder: fitted before")
+        return LatentEncoder.load(path)
+    every = max(1, plan.encoder.steps // 10)
+
+    def on_step(step: int, loss: float) -> None:
+        if step % every == 0:
+            tell(f"encoder: step {step} of {plan.encoder.steps}, loss {loss:.3f}")
+
+    encoder = fit_encoder(network, pictures, plan.encoder, distance, on_step=on_step)
+    encoder.save(path)
+    return encoder
+
+
+def _record(table: PhotoTable, generator: Path, encoder_rows: np.ndarray | None) -> dict[str, object]:
+    """Sentences on whom generator and encoder were fitted, and whether that includes patients of the test part."""
+    patient = table.words(PATIENT)
+    held_out = patient[table.part(TEST)]
+    known = fitted_before(generator)
+    sentences, transductive = [], False
+    if known is None:
+        sentences.append("generator: on whom it was fitted is not known; say so where its results are reported.")
+    elif held_out.size:
+        sentences.append(known.remark(held_out))
+        transductive = known.seen(held_out) > 0
+    if encoder_rows is not None:
+        fitted = FittedOn.of("encoder of the warm start", patient[encoder_rows])
+        sentences.append(fitted.remark(held_out))
+    return {
+        "fitted_on": sentences,
+        "transductive": transductive,
+        "generator": None if known is None else known.to_json(),
+    }

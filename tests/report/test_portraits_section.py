@@ -1,0 +1,99 @@
+"""The section of portraits: read from files, drawn, and never without its ethics note."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from survlens.core.errors import CorruptFileError, InvalidValueError
+from survlens.core.score import Interval, Score
+from survlens.report.blocks import Plot
+from survlens.report.figures.canvas import save_figure
+from survlens.report.figures.edits import FrontPoint, edit_front_figure, edit_grid_figure
+from survlens.report.portrait_reader import FOLDER, PICTURES, RECORD, read_portraits
+from survlens.report.portrait_records import EditRow
+from survlens.report.records import Metrics, RunContent
+from survlens.report.sections.portraits import ETHICS, portraits
+
+SCORE = Score("concordance_index", 0.71, Interval(0.64, 0.78))
+
+
+def record(**changes: object) -> dict[str, object]:
+    score = SCORE.to_json()
+    return {
+        "embedding": {"distance": "pyramid", "photographs": 12},
+        "agreement": [0.5, 0.7, None],
+        "space": "w",
+        "fitted_on": ["generator: fitted on 8 patients, none of them held out."],
+        "transductive": False,
+        "steps": [-1, 0, 1],
+        "unit": "SD of predicted risk",
+        "edits": [
+            {"name": "higher hazard", "remark": "The direction is stable.", "scores": {"risk rises": score}},
+            {"name": "random direction 1", "control": True, "scores": {"risk rises": score}},
+        ],
+        "scores": [{"model": "photo", "score": score}],
+        "subgroups": [{"column": "sex", "level": "female", "n": 40, "n_events": 12, "score": score}],
+    } | changes
+
+
+def run(folder: Path, content: dict[str, object]) -> Path:
+    home = folder / FOLDER
+    home.mkdir()
+    (home / RECORD).write_text(json.dumps(content))
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 3, 3, 8, 8), dtype=np.uint8)
+    np.savez_compressed(home / PICTURES, edit0=pictures, photographs=pictures[:, 0])
+    return folder
+
+
+def section(folder: Path):
+    return portraits(RunContent(metrics=object.__new__(Metrics), portraits=read_portraits(folder)))
+
+
+def test_what_was_written_is_read_and_drawn(tmp_path: Path):
+    found = read_portraits(run(tmp_path, record()))
+    assert found is not None
+    assert [edit.control for edit in found.edits] == [False, True]
+    assert found.scores["photo"].value == 0.71
+    assert np.isnan(found.agreement[2])
+    assert len(found.edits[0].rows) == 2
+    assert found.edits[0].rows[0].pictures.shape == (3, 3, 8, 8)
+    made = section(tmp_path)
+    assert made is not None
+    plots = [block for block in made.blocks if isinstance(block, Plot)]
+    assert [plot.name for plot in plots] == ["portraits-restarts", "portraits-subgroups", "portraits-edit-1"]
+    for plot in plots:
+        save_figure(plot.figure, tmp_path, plot.name)
+
+
+def test_the_ethics_note_comes_first_and_a_generator_that_saw_test_patients_is_told(tmp_path: Path):
+    made = section(run(tmp_path, record(transductive=True)))
+    assert made is not None
+    assert made.blocks[0].items == ETHICS  # type: ignore[union-attr]
+    assert any("NOT out of sample" in getattr(block, "text", "") for block in made.blocks)
+
+
+def test_a_run_without_portraits_has_no_section(tmp_path: Path):
+    assert section(tmp_path) is None
+
+
+def test_a_damaged_record_says_where(tmp_path: Path):
+    run(tmp_path, record(edits=[{"scores": {}}]))
+    with pytest.raises(CorruptFileError, match=r"edits\[0\]\.name"):
+        read_portraits(tmp_path)
+
+
+def test_a_grid_needs_a_picture_per_step():
+    row = EditRow("x", np.zeros((2, 3, 4, 4)))
+    with pytest.raises(InvalidValueError, match="each with 3 pictures"):
+        edit_grid_figure([row], steps=(-1, 0, 1), unit="SD")
+
+
+def test_the_front_names_versions_and_counts_controls(tmp_path: Path):
+    points = [FrontPoint("raw", SCORE, SCORE), FrontPoint("random 1", SCORE, SCORE, control=True)]
+    figure = edit_front_figure(points, along="illness", aside="age")
+    save_figure(figure, tmp_path, "front")
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["1 controls", "raw"]

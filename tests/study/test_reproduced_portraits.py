@@ -1,0 +1,62 @@
+"""The experiment on drawn portraits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from survlens.report.portrait_reader import read_portraits
+from survlens.study.portrait_edits import EditPlan
+from survlens.study.portrait_survival import Step, SurvivalPlan
+from survlens.study.reproduce.portrait_findings import claims, portrait_findings, write_portraits
+from survlens.study.reproduce.portraits import PortraitPlan, embedded_cohort, portrait_chain, usual_plan
+from survlens.study.reproduce.tables import write_findings
+
+TINY = PortraitPlan(
+    size=16, patients=90, train=60, channel_base=64, latent=8, generator_steps=2, generator_batch=8, encoder_steps=2,
+    descent_steps=1, edit_steps=0, restarted=4,
+    survival=SurvivalPlan(inner_folds=2, tried=(Step(1e-3, 1e-4),), epochs=1, trees=5, pictures=False, draws=50),
+    edits=EditPlan(people=6, random=1, permuted=1, resamples=2, draws=50),
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:The mean colour of generated pictures")
+def test_the_chain_runs_to_its_tables_and_pictures(tmp_path: Path):
+    chain = portrait_chain(TINY, tmp_path)
+    page = write_findings(tmp_path, portrait_findings(chain)).read_text()
+    for words in ("What was claimed", "subgroups", "none of them held out", "no forecast"):
+        assert words in page
+    for name in ("edits", "subgroups", "front", "restarts"):
+        assert (tmp_path / f"portraits_{name}.png").stat().st_size > 1000
+    write_portraits(tmp_path, chain)
+    found = read_portraits(tmp_path)
+    assert found is not None
+    assert not found.transductive
+    assert {each.column for each in found.subgroups} == {"sex", "age", "skin tone", "glasses"}
+    again = embedded_cohort(TINY, tmp_path)
+    np.testing.assert_array_equal(again.latents, chain.embedded.latents)
+
+
+def test_the_usual_sizes_hold_out_patients_and_keep_one_seed():
+    for size in (16, 32, 64):
+        plan = usual_plan(size, seed=7)
+        assert plan.size == size
+        assert 0 < plan.train < plan.patients
+        assert plan.seed == 7
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The mean colour of generated pictures")
+def test_at_16_pixels_the_health_edit_raises_the_true_illness_and_controls_do_not():
+    plan = usual_plan(16)
+    chain = portrait_chain(replace(plan, survival=replace(plan.survival, trees=0)))
+    held = {str(row["claim"]): bool(row["holds"]) for row in claims(chain)}
+    assert held["faces whose true illness rises at every step, hazard"]
+    assert held["slope on illness less the mean size of a control's"]
+    assert held["C of photo and clinical, late fusion less photo, ridge Cox"]
+    edits = {edit.name: edit for edit in chain.edits}
+    assert edits["hazard"].readings["risk"].strict.value > 0.8
+    assert chain.judge.concordance > 0.6
