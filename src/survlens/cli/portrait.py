@@ -279,4 +279,5 @@ def _embed_plan(
         space=LatentSpace(space), start=Start(start), steps=steps, restarts=restarts, batch=batch,
         device=Device(device), seed=seed,
     )  # fmt: skip
-    return EmbedPlan(inversion, EncoderSettings(space=LatentSpace(space), steps=encoder_steps, seed=seed), vgg)
+    encoder = EncoderSettings(space=LatentSpace(space), steps=encoder_steps, device=Device(device), seed=seed)
+    return EmbedPlan(inversion, encoder, vgg)

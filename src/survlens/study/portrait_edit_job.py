@@ -38,6 +38,7 @@ from survlens.study.portrait_embed import (
     TABLE,
     EmbedPlan,
     latents_of,
+    networks_of,
     picture_distance,
     read_networks,
 )
@@ -152,6 +153,20 @@ def edit_job(
     network, discriminator = read_networks(generator)
     if embed_plan.inversion.space is not found.space:
         raise UsageError(f"`space` must be that of the embedding, {found.space.value}; got another. Give --space.")
+    start = embed_plan.inversion.first_start()
+    if start is not found.start:
+        raise UsageError(
+            f"`start` must be that of the embedding, {found.start.value}; got {start.value}. "
+            f"Give --start '{found.start.value}'."
+        )
+    distance = picture_distance(discriminator, embed_plan)
+    for name, now in networks_of(network, distance).items():
+        then = before.get("networks", {}).get(name, now)
+        if now != then:
+            raise UsageError(
+                f"the {name} must be the one that the photographs were embedded with ({then}); got {now}. "
+                "Give the same --generator and --vgg, or embed the photographs again."
+            )
     train, test = table.part(TRAIN), table.part(TEST)
     if not test.size:
         raise UsageError(
@@ -172,9 +187,7 @@ def edit_job(
     tell(directions.agreement.sentence())
     judge = fitted_judge(latents, outcome, patient, other, own, seed=plan.seed)
     tell(f"risk model of the other patients: C {judge.concordance:.3f}")
-    warm = embed_plan.inversion.first_start() is Start.WARM
-    encoder = LatentEncoder.load(embedding / ENCODER) if warm else None
-    distance = picture_distance(discriminator, embed_plan)
+    encoder = LatentEncoder.load(embedding / ENCODER) if start is Start.WARM else None
     readers = {"risk": judge.reader(embedder_of(network, embed_plan.inversion, distance, encoder))}
     edits = judged_edits(
         directions, latents[test], patient[test], _decoder(network, found.space), readers, plan=plan, tell=tell

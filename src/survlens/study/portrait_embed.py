@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from survlens.artifacts.run_folder import write_json
+from survlens.artifacts.run_folder import read_json, write_json
 from survlens.artifacts.stylegan2_checkpoint import load_weights
-from survlens.core.errors import UsageError
+from survlens.core.errors import DataError, LeakageError, UsageError
 from survlens.data.fitted_on import FittedOn
 from survlens.generators.stylegan2.discriminator import Discriminator
 from survlens.generators.stylegan2.generator import Generator
 from survlens.generators.stylegan2.loading import discriminator_from, generator_from
 from survlens.study.portrait_files import PATIENT, TEST, TRAIN, PhotoTable, write_frame
 from survlens.training.inversion import embed
-from survlens.training.inversion_encoder import EncoderSettings, LatentEncoder, fit_encoder
+from survlens.training.inversion_encoder import EncoderSettings, LatentEncoder, fit_encoder, picture_hash
 from survlens.training.inversion_result import Embedding
 from survlens.training.inversion_settings import InversionSettings, Start
 from survlens.training.picture_distance import (
@@ -28,11 +29,13 @@ from survlens.training.picture_distance import (
     PictureDistance,
     PyramidDistance,
     VGGDistance,
+    weights_hash,
 )
+from survlens.training.settings import Device
 from survlens.training.training_photographs import TrainingRecord
 
 WEIGHTS, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
-ENCODER = "encoder.safetensors"
+ENCODER, ENCODER_RECORD = "encoder.safetensors", "encoder.json"
 TABLE, FILE, SUMMARY = "embedding.csv", "embedding.npz", "embedding.json"
 
 
@@ -88,8 +91,9 @@ def embed_job(
     """Embeds the photographs of a table, and writes vectors, what is known of them, and on whom what was fitted.
 
     Written are `embedding.csv` (the table with the vectors), `embedding.npz` (all starts), `embedding.json` (summary
-    and record) and, for a warm start, `encoder.safetensors`, fitted on photographs of the training part. Batches that
-    an interrupted call finished are not done again, nor is the encoder.
+    and record) and, for a warm start, `encoder.safetensors`, fitted on photographs of the training part, with
+    `encoder.json`, which says how and on which. Batches that an interrupted call finished are not done again, nor is
+    the encoder.
 
     Args:
         table: Aligned photographs.
@@ -99,10 +103,17 @@ def embed_job(
         tell: Told of the progress.
 
     Raises:
-        UsageError: If `out` holds an embedding with other settings or networks.
+        DataError: If the table has columns named as coordinates of latent vectors are.
+        LeakageError: If one picture stands under two patients.
+        UsageError: If `out` holds an embedding with other settings or networks, or an encoder of other photographs.
     """
+    space = plan.inversion.space.value
+    taken = _coordinates(table.frame, space)
+    if taken:
+        raise DataError(f"columns named {space}1, {space}2, ... must be free for the vectors; got {taken[0]!r}. Rename it.")
     network, discriminator = read_networks(generator)
     pictures = table.pictures(network.shape.resolution)
+    _check_copies(pictures, table.words(PATIENT))
     distance = picture_distance(discriminator, plan)
     tell(f"{len(table)} photographs, distance: {distance.name}")
     out.mkdir(parents=True, exist_ok=True)
@@ -126,8 +137,14 @@ def embed_job(
     write_frame(out / TABLE, latent_frame(table, found))
     record = _record(table, generator, training if encoder is not None else None)
     beside = os.path.relpath(table.folder, out)
-    write_json(out / SUMMARY, {"summary": found.summary(), "photographs": beside, **record})
+    networks = networks_of(network, distance)
+    write_json(out / SUMMARY, {"summary": found.summary(), "photographs": beside, "networks": networks, **record})
     return found
+
+
+def networks_of(network: Generator, distance: PictureDistance) -> dict[str, str]:
+    """What tells generator and distance from others."""
+    return {"generator": weights_hash(network), "distance": distance.fingerprint}
 
 
 def latent_frame(table: PhotoTable, found: Embedding):  # noqa: ANN201
@@ -143,8 +160,24 @@ def latent_frame(table: PhotoTable, found: Embedding):  # noqa: ANN201
 
 def latents_of(frame, space: str) -> np.ndarray:  # noqa: ANN001
     """The vectors in a table that `latent_frame` made."""
-    names = [name for name in map(str, frame.columns) if name.startswith(space) and name[len(space) :].isdigit()]
+    names = _coordinates(frame, space)
     return frame[sorted(names, key=lambda name: int(name[len(space) :]))].to_numpy(dtype=np.float64)
+
+
+def _coordinates(frame, space: str) -> list[str]:  # noqa: ANN001
+    return [name for name in map(str, frame.columns) if name.startswith(space) and name[len(space) :].isdigit()]
+
+
+def _check_copies(pictures: Tensor, patient: np.ndarray) -> None:
+    owners: dict[str, set[str]] = {}
+    for picture, one in zip(pictures, patient.tolist(), strict=True):
+        owners.setdefault(picture_hash(picture), set()).add(one)
+    shared = sum(len(each) > 1 for each in owners.values())
+    if shared:
+        raise LeakageError(
+            f"each picture must be of one patient; got {shared} that stand under two or more, pixel by pixel the same. "
+            "Correct the table: a copy in another fold or part would be known by heart."
+        )
 
 
 def fitted_before(generator: Path) -> FittedOn | None:
@@ -161,10 +194,24 @@ def _encoder(
     out: Path,
     tell: Callable[[str], object],
 ) -> LatentEncoder:
-    path = out / ENCODER
-    if path.is_file():
+    path, beside = out / ENCODER, out / ENCODER_RECORD
+    shown = hashlib.sha256("".join(sorted(map(picture_hash, pictures))).encode()).hexdigest()
+    identity = {
+        "training photographs": f"{len(pictures)} with the hash {shown[:16]}",
+        "encoder settings": str(replace(plan.encoder, device=Device.CPU)),
+        **networks_of(network, distance),
+    }
+    if path.is_file() and beside.is_file():
+        before = read_json(beside)
+        for name, now in identity.items():
+            if before.get(name) != now:
+                raise UsageError(
+                    f"`{name}` must be as when the encoder in the folder was fitted ({before.get(name)}); got {now}. "
+                    "Use the same, or another folder."
+                )
         tell("encoder: fitted before")
         return LatentEncoder.load(path)
+    write_json(beside, identity)
     every = max(1, plan.encoder.steps // 10)
 
     def on_step(step: int, loss: float) -> None:

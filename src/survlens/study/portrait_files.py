@@ -138,8 +138,8 @@ def read_square(path: Path, size: int) -> Float32[Tensor, "3 size size"]:
     channels, height, width = picture.shape
     if height != width or height % size:
         raise DataError(
-            f"photographs must be square with a side of {size} pixels or a multiple; got {height} x {width}. "
-            "Align them first with `survlens portrait align`."
+            f"photographs must be square with a side of {size} pixels or a multiple; got {height} x {width} in "
+            f"{path.name}. Align them first with `survlens portrait align`."
         )
     picture = picture[:3] if channels >= 3 else picture[:1].expand(3, height, width)
     return torch.nn.functional.avg_pool2d(picture[None], height // size)[0].clamp(0, 1)
