@@ -72,14 +72,15 @@ def _log_sums(logits: Tensor) -> tuple[Tensor, Tensor]:
 
     Where nothing is differentiated and the exponentials span less than the range of float64, sums of exponentials are
     taken, each after one shift by the row's largest logit: all terms are positive, so no digits cancel, and it is three
-    times as fast.
+    times as fast. A traced graph, as of an export, knows no values and keeps the logarithms.
     """
     padded = torch.nn.functional.pad(logits, (0, 1))
-    plain = not torch.is_grad_enabled() and not torch.compiler.is_compiling() and logits.device.type == "cpu"
+    traced = torch.compiler.is_compiling() or type(logits) is not Tensor
+    plain = not torch.is_grad_enabled() and not traced and logits.device.type == "cpu"
     if plain and logits.dtype == torch.float64 and logits.numel():
         largest = padded.amax(-1, keepdim=True)
         shifted = padded - largest
-        if bool(shifted.amin() > -_RANGE):
+        if shifted.numpy().min() > -_RANGE:  # not a question to the tensor: both ways give one graph
             masses = shifted.exp_()
             before, later = masses[..., :-1].cumsum(-1), masses.flip(-1).cumsum(-1).flip(-1)[..., 1:]
             return before.log_().add_(largest), later.log().add_(largest)
