@@ -66,19 +66,34 @@ def test_formulas_keep_the_graph(formula, hazard: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("spread", [1.0, 30.0, 200.0, 5000.0], ids=lambda spread: f"spread {spread:g}")
-def test_masses_give_the_same_curve_whether_or_not_gradients_are_kept(
+def test_masses_give_the_curve_and_the_hazards_that_long_decimals_give(
     spread: float, generator: torch.Generator
 ) -> None:
-    """Without gradients another route is taken: sums of exponentials. Both are held to long decimals."""
+    """Narrow rows are summed as exponentials, wide ones as logarithms."""
     logits = torch.randn((12, 7), generator=generator, dtype=torch.float64) * spread
-    slow = surfaces.log_survival_from_pmf_logits(logits), surfaces.hazard_logits_from_pmf_logits(logits)
-    with torch.no_grad():
-        fast = surfaces.survival_and_hazard_of_masses(logits)
-    for one, other in zip(slow, fast, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-13)
+    fast = surfaces.survival_and_hazard_of_masses(logits)
+    assert torch.equal(fast[0], surfaces.log_survival_from_pmf_logits(logits))
+    torch.testing.assert_close(fast[1], logits - _later_one_by_one(logits), rtol=1e-13, atol=1e-13)
     with decimal.localcontext(prec=700, Emin=-(10**6), Emax=10**6):
         for row, curve in zip(logits.tolist(), fast[0].tolist(), strict=True):
             masses = [decimal.Decimal(value).exp() for value in row] + [decimal.Decimal(1)]
             for j, found in enumerate(curve):
                 exact = float((sum(masses[j + 1 :]) / sum(masses)).ln())
                 assert found == pytest.approx(exact, rel=2e-12, abs=1e-300)
+
+
+def test_gradients_of_both_ways_to_sum_masses_agree(generator: torch.Generator) -> None:
+    logits = torch.randn((5, 6), generator=generator, dtype=torch.float64) * 3
+    wide = torch.tensor([[900.0, 0.0, 0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    found = []
+    for rows in (logits, torch.cat([logits, wide])):  # one wide row sends all to the logarithms
+        moved = rows.clone().requires_grad_(True)
+        values = surfaces.log_survival_from_pmf_logits(moved)[:5].sin().sum()
+        (first,) = torch.autograd.grad(values, moved, create_graph=True)
+        found.append(torch.stack([first[:5], torch.autograd.grad(first.square().sum(), moved)[0][:5]]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-11, atol=1e-13)
+
+
+def _later_one_by_one(logits: torch.Tensor) -> torch.Tensor:
+    padded = torch.nn.functional.pad(logits, (0, 1))
+    return torch.stack([padded[:, j + 1 :].logsumexp(1) for j in range(logits.shape[1])], dim=1)

@@ -223,7 +223,7 @@ def test_agreement_grows_with_patients_and_tells_how_near_the_truth_is():
     assert found[0].bootstrap.value < found[1].bootstrap.value < found[2].bootstrap.value
     assert found[0].halves.value < found[2].halves.value
     assert found[2].reliable
-    assert not replace(found[2], width=2).reliable
+    assert not replace(found[2], chance=0.5).reliable
     assert found[2].bootstrap.interval is not None
     assert found[2].bootstrap.value in found[2].bootstrap.interval
 
@@ -241,6 +241,35 @@ def test_many_dimensions_and_few_events_are_told_as_unreliable():
     assert "UNRELIABLE" in agreement.sentence()
     assert "200 dimensions" in agreement.sentence()
     assert agreement.bootstrap.value > agreement.halves.value
+
+
+def test_noise_is_not_called_reliable_where_few_dimensions_lead():
+    rng = np.random.default_rng(3)
+    size = np.where(np.arange(20) < 3, 3.0, 0.5)
+    turn = np.linalg.qr(rng.normal(size=(20, 20)))[0]
+    patient = np.repeat(np.arange(60), 2)
+    latents = (rng.normal(size=(60, 20)) * size @ turn)[patient] + 0.01 * rng.normal(size=(120, 20))
+    outcome = SurvivalOutcome.from_arrays(rng.exponential(size=60), rng.random(60) < 0.4, "years")
+    frame = LatentFrame.of(latents, patient=patient)
+    direction = replace(health_direction(frame, latents, outcome[patient], patient=patient), penalty=1.0)
+    found = []
+    for _ in range(25):
+        dealt = outcome[rng.permutation(60)[patient]]
+        found.append(direction_agreement(direction, latents, dealt, patient=patient, draws=1, halvings=8))
+    assert {each.n_events for each in found} == {outcome.n_events}  # patients, not photographs
+    halves = np.array([each.halves.value for each in found])
+    assert halves.std() == pytest.approx(found[0].chance, rel=0.3)
+    assert np.mean([each.expected > 0.7 and each.halves.value > 2 / np.sqrt(20) for each in found]) > 0.1
+    assert np.mean([each.reliable for each in found]) <= 0.05
+
+
+def test_chance_is_that_of_equal_dimensions_where_they_are_equal():
+    rng = np.random.default_rng(4)
+    latents = rng.normal(size=(2000, 20))
+    outcome = SurvivalOutcome.from_arrays(rng.exponential(np.exp(-latents[:, 0])), np.ones(2000, dtype=int), "years")
+    direction = health_direction(LatentFrame.of(latents), latents, outcome)
+    agreement = direction_agreement(direction, latents, outcome, draws=1, halvings=1)
+    assert agreement.chance == pytest.approx(1 / np.sqrt(40), rel=0.02)
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_parameters_are_those_of_the_constructor(make):
     model = make()
     names = set(inspect.signature(type(model)).parameters)
     assert set(model.get_params(deep=False)) == names
-    assert len(names) <= 6
+    assert len(names) <= 7
     assert model.set_params(unit="days").get_params()["unit"] == "days"
 
 

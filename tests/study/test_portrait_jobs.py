@@ -71,6 +71,46 @@ def test_aligned_photographs_come_with_what_became_of_each(photos: Path):
     pd.testing.assert_frame_equal(pd.read_csv(out / "alignment.csv"), outcomes)
 
 
+def test_changed_landmarks_and_photographs_are_aligned_again(photos: Path, tmp_path: Path):
+    table = pd.read_csv(photos).head(4)
+    landmarks = pd.read_csv(photos.parent / "landmarks.csv").head(4)
+    for name in table["photo"]:
+        (tmp_path / name).write_bytes((photos.parent / name).read_bytes())
+    write_frame(tmp_path / "photos.csv", table)
+    place = [name for name in landmarks if name != "photo"]
+    landmarks.loc[0, place] = np.nan
+    out = tmp_path / "aligned"
+
+    def align() -> str:
+        write_frame(tmp_path / "l.csv", landmarks)
+        return command("align", tmp_path / "photos.csv", "--landmarks", tmp_path / "l.csv", "--size", 16, "--out", out)
+
+    align()
+    assert list(pd.read_csv(out / "alignment.csv")["outcome"]) == ["no face", "aligned", "aligned", "aligned"]
+    whole = pd.read_csv(photos.parent / "landmarks.csv").head(4)
+    landmarks.loc[0, place] = whole.loc[0, place]
+    landmarks.loc[1, place] = whole.loc[1, place] + 1
+    (tmp_path / table["photo"][2]).write_bytes((tmp_path / table["photo"][3]).read_bytes())
+    before = PhotoTable.read(out / "photos.csv").pictures(16)
+    assert "1 aligned before" in align()
+    after = PhotoTable.read(out / "photos.csv").pictures(16)
+    assert len(after) == 4
+    assert not (after[1] == before[0]).all()
+    assert (after[3] == before[2]).all()
+
+
+def test_what_networks_saw_before_stays_seen(photos: Path, generator: Path, tmp_path: Path):
+    small = ("--channel-base", 64, "--latent", 8, "--batch", 4, "--steps", 1)
+    command("finetune", photos, "--out", tmp_path / "all", "--from-scratch", SIZE, *small, "--everybody")
+    told = command(
+        "finetune", photos, "--out", tmp_path / "g", "--checkpoint", tmp_path / "all", "--steps", 1, "--batch", 4
+    )
+    assert "15 patients of the test part were trained on" in told
+    assert json.loads((tmp_path / "g" / "patients.json").read_text())["held_out_trained_on"] == 15
+    command("embed", photos, "--generator", tmp_path / "g", "--out", tmp_path / "e", "--steps", 0, "--start", "cold")
+    assert json.loads((tmp_path / "e" / "embedding.json").read_text())["transductive"]
+
+
 def test_the_generator_says_on_whom_it_was_trained(generator: Path, photos: Path):
     record = json.loads((generator / "patients.json").read_text())
     assert record == {"patients": 45, "held_out": 15, "held_out_trained_on": 0}
@@ -92,6 +132,46 @@ def test_embedded_photographs_stand_beside_their_rows(embedding: Path, photos: P
     pd.testing.assert_frame_equal(pd.read_csv(embedding / "embedding.csv"), frame)
 
 
+def test_an_encoder_of_other_photographs_is_refused(photos: Path, generator: Path, tmp_path: Path):
+    table = pd.read_csv(photos)
+    how = ("--generator", generator, "--out", tmp_path / "e", "--steps", 0, "--restarts", 0, "--encoder-steps", 2)
+    write_frame(photos.parent / "split.csv", table)
+    command("embed", photos.parent / "split.csv", *how)
+    table["part"] = np.where(np.arange(PATIENTS) < 15, "test", "train")
+    write_frame(photos.parent / "split.csv", table)
+    for words, told in ((how, "training photographs"), ((*how[:-1], 3), "encoder settings")):
+        result = CliRunner().invoke(main, ["portrait", "embed", str(photos.parent / "split.csv"), *map(str, words)])
+        assert result.exit_code == 2
+        assert told in result.output
+        write_frame(photos.parent / "split.csv", pd.read_csv(photos))
+
+
+def test_copies_under_two_patients_and_taken_columns_are_refused(photos: Path, generator: Path, tmp_path: Path):
+    table = pd.read_csv(photos)
+    (photos.parent / "copy.png").write_bytes((photos.parent / table["photo"][0]).read_bytes())
+    copied = table.assign(photo=[*table["photo"][:-1], "copy.png"])
+    for frame, told in ((copied, "one patient"), (table.assign(w2=1.0), "'w2'")):
+        write_frame(photos.parent / "wrong.csv", frame)
+        words = ["portrait", "embed", photos.parent / "wrong.csv", "--generator", generator, "--out", tmp_path / "e"]
+        result = CliRunner().invoke(main, [*map(str, words), "--steps", "0", "--start", "cold"])
+        assert result.exit_code == 3
+        assert told in result.output
+
+
+def test_edits_with_another_generator_or_start_are_refused(
+    photos: Path, embedding: Path, generator: Path, tmp_path: Path
+):
+    small = ("--channel-base", 64, "--latent", 8, "--batch", 4, "--steps", 1, "--seed", 5)
+    command("finetune", photos, "--out", tmp_path / "other", "--from-scratch", SIZE, *small)
+    for words, told in ((("--generator", tmp_path / "other"), "the generator must be"),
+                        (("--generator", generator, "--start", "cold"), "--start 'warm'")):  # fmt: skip
+        result = CliRunner().invoke(
+            main, ["portrait", "edit", str(embedding), *map(str, words), "--run", str(tmp_path / "r")]
+        )
+        assert result.exit_code == 2
+        assert told in result.output
+
+
 def test_edits_are_read_from_their_pictures_and_told_in_the_report(embedding: Path, generator: Path, tmp_path: Path):
     told = command(
         "edit", embedding, "--generator", generator, "--run", tmp_path, "--steps", 1, "--people", 4, "--random", 1,
@@ -104,6 +184,12 @@ def test_edits_are_read_from_their_pictures_and_told_in_the_report(embedding: Pa
     assert [edit.control for edit in found.edits].count(True) == 2
     assert all("risk rises" in edit.scores for edit in found.edits)
     assert len(found.edits[0].rows) == 2
+    remarks = {edit.name: edit.remark for edit in found.edits}
+    assert remarks["hazard"].startswith("The direction of the hazard")
+    assert remarks["age"] == ""
+    assert {edit.name: edit.unit for edit in found.edits}["age"] == "standard deviations of predicted age"
+    assert found.edits[0].unit == found.unit == "standard deviations of predicted risk"
+    assert all(text.startswith("Measured before age") for name, text in remarks.items() if "age " in name)
     assert any("none of them held out" in sentence for sentence in found.fitted_on)
     assert {path.name for path in (tmp_path / "portraits" / "pictures").glob("age-*.png")} == {"age-1.png", "age-2.png"}
 
@@ -125,6 +211,7 @@ def test_tables_that_leak_or_lack_something_are_refused(tmp_path: Path):
         ({"photo": ["a.png", "a.png"]}, "one row"),
         ({"part": ["train", "dev"]}, "must be train or test"),
         ({"patient": ["P", ""]}, "filled in every row"),
+        ({"photo": [], "patient": []}, "a row per photograph"),
     ):
         write_frame(tmp_path / "t.csv", base | change)
         with pytest.raises(DataError, match=message):
@@ -132,6 +219,31 @@ def test_tables_that_leak_or_lack_something_are_refused(tmp_path: Path):
     write_frame(tmp_path / "t.csv", {"photo": ["a.png"]})
     result = CliRunner().invoke(main, ["portrait", "finetune", str(tmp_path / "t.csv"), "--from-scratch", "16"])
     assert result.exit_code == 3
+
+
+def test_photographs_stay_in_their_folder(photos: Path, tmp_path: Path):
+    (tmp_path / "outside.png").write_bytes((photos.parent / "face0.png").read_bytes())
+    (tmp_path / "inside").mkdir()
+    for name in ("../outside.png", str(tmp_path / "outside.png")):
+        write_frame(tmp_path / "inside" / "t.csv", {"photo": [name], "patient": ["P"]})
+        with pytest.raises(DataError, match="leads out of it"):
+            PhotoTable.read(tmp_path / "inside" / "t.csv").pictures(SIZE)
+
+
+def test_outcomes_are_those_of_the_patient(tmp_path: Path):
+    frame = {"photo": ["a.png", "b.png"], "patient": ["P", "P"], "time": [3.0, 4.0], "event": [1, 1]}
+    write_frame(tmp_path / "t.csv", frame)
+    with pytest.raises(DataError, match="in 1 patients"):
+        PhotoTable.read(tmp_path / "t.csv").outcome("months")
+
+
+def test_landmarks_of_other_photographs_are_refused(photos: Path, tmp_path: Path):
+    landmarks = pd.read_csv(photos.parent / "landmarks.csv")
+    write_frame(tmp_path / "l.csv", landmarks.assign(photo="x" + landmarks["photo"]))
+    words = ["align", photos, "--landmarks", tmp_path / "l.csv", "--size", SIZE, "--out", tmp_path / "a"]
+    result = CliRunner().invoke(main, ["portrait", *map(str, words)])
+    assert result.exit_code == 3
+    assert "got none of these names" in result.output
 
 
 def test_finetune_needs_one_beginning(photos: Path):

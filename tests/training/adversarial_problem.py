@@ -29,7 +29,7 @@ def blobs(count: int = 40, seed: int = 0, size: int = 16) -> torch.Tensor:
 def settings(**changes) -> AdversarialSettings:
     """Every phase within a few steps."""
     usual = {
-        "steps": 6, "batch": 4, "start": TrainingStart.SCRATCH, "r1_interval": 3, "path_length_interval": 2, "first_p": 0.3,
-        "adapted_interval": 2, "adapted_images": 100.0, "log_interval": 4, "mirror": True,
+        "steps": 6, "batch": 4, "start": TrainingStart.SCRATCH, "r1_interval": 3, "path_length_interval": 2,
+        "first_p": 0.3, "adapted_interval": 2, "adapted_images": 100.0, "log_interval": 4, "mirror": True,
     }  # fmt: skip
     return AdversarialSettings(**(usual | changes))

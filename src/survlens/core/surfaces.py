@@ -70,20 +70,19 @@ def survival_and_hazard_of_masses(
 def _log_sums(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Log D_j and log A_j: of the sum of exp(z_l) over l <= j, and over l > j with 1 for the tail.
 
-    Where nothing is differentiated and the exponentials span less than the range of float64, sums of exponentials are
-    taken, each after one shift by the row's largest logit: all terms are positive, so no digits cancel, and it is three
-    times as fast. A traced graph, as of an export, knows no values and keeps the logarithms.
+    In float64 on a processor, where the exponentials span less than its range, sums of exponentials are taken, each
+    after one shift by the row's largest logit: all terms are positive, so no digits cancel, and it is three times as
+    fast. A traced graph, as of an export, knows no values and keeps the logarithms.
     """
     padded = torch.nn.functional.pad(logits, (0, 1))
-    traced = torch.compiler.is_compiling() or type(logits) is not Tensor
-    plain = not torch.is_grad_enabled() and not traced and logits.device.type == "cpu"
-    if plain and logits.dtype == torch.float64 and logits.numel():
-        largest = padded.amax(-1, keepdim=True)
+    traced = torch.compiler.is_compiling() or type(logits) is not Tensor or torch._C._are_functorch_transforms_active()
+    if not traced and logits.dtype == torch.float64 and logits.device.type == "cpu" and logits.numel():
+        largest = padded.detach().amax(-1, keepdim=True)
         shifted = padded - largest
-        if shifted.numpy().min() > -_RANGE:  # not a question to the tensor: both ways give one graph
-            masses = shifted.exp_()
+        if shifted.detach().numpy().min() > -_RANGE:  # not a question to the tensor: both ways give one graph
+            masses = shifted.exp()
             before, later = masses[..., :-1].cumsum(-1), masses.flip(-1).cumsum(-1).flip(-1)[..., 1:]
-            return before.log_().add_(largest), later.log().add_(largest)
+            return before.log() + largest, later.log() + largest
     return logits.logcumsumexp(-1), padded.flip(-1).logcumsumexp(-1).flip(-1)[..., 1:]
 
 

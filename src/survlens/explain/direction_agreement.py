@@ -11,7 +11,7 @@ from survlens.core.errors import FitError, InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.score import Category, Interval, Score
 from survlens.core.score import Direction as Better
-from survlens.explain.directions import Columns, Direction, moves, steepest
+from survlens.explain.directions import Columns, Direction, Metric, moves, steepest
 from survlens.explain.latent_frame import Latents
 from survlens.models.cross_fitting import patient_codes
 from survlens.models.penalised import ridge_coefficients
@@ -29,25 +29,25 @@ class DirectionAgreement:
             thirds of its patients with the whole.
         halves: Mean cosine between directions of two halves of the patients, which share nobody.
         expected: Estimated cosine with the direction that endless patients would give; see `direction_agreement`.
+        chance: Standard deviation that the mean cosine between halves has where outcomes are noise. It is
+            1 / sqrt(2 p) in p dimensions that count alike, and larger where a few lead.
         n_patients: Patients of the fit.
-        n_events: Events of the fit.
+        n_events: Patients of the fit who had an event.
         width: Latent dimensions.
     """
 
     bootstrap: Score
     halves: Score
     expected: float
+    chance: float
     n_patients: int
     n_events: int
     width: int
 
     @property
     def reliable(self) -> bool:
-        """Whether the expected cosine is 0.7 or more, an angle of 45 degrees, and halves agree beyond chance.
-
-        Unrelated directions in p dimensions have cosines of standard deviation 1 / sqrt(p); twice that is chance.
-        """
-        return self.expected >= RELIABLE and self.halves.value > 2 / np.sqrt(self.width)
+        """Whether the expected cosine is 0.7 or more, an angle of 45 degrees, and halves agree beyond twice chance."""
+        return self.expected >= RELIABLE and self.halves.value > 2 * self.chance
 
     def sentence(self) -> str:
         """What a reader has to know beside every picture of an edit."""
@@ -57,8 +57,8 @@ class DirectionAgreement:
             f"{self.width} dimensions)"
         )
         if self.reliable:
-            return f"The direction is stable: {facts}."
-        return f"The direction is UNRELIABLE, its pictures are mostly noise: {facts}."
+            return f"The direction of the hazard is stable: {facts}."
+        return f"The direction of the hazard is UNRELIABLE, its pictures are mostly noise: {facts}."
 
 
 def direction_agreement(
@@ -78,6 +78,11 @@ def direction_agreement(
     cosine r between two halves and the cosine with the truth of the fit to all are related by 2 r / (1 + r) = cos^2
     (Spearman and Brown). `expected` is that root, 0 where r is negative. The penalty biases fits of all patients alike,
     which this does not see.
+
+    Where outcomes are noise, coefficients are (k C + penalty)^-1 g with k the share of events and a score g of
+    covariance k C / n. With l the eigenvalues of the correlation C, a whitened direction then has the variances
+    m = (l / (k l + penalty))^2, that of the coefficients themselves m = (k l + penalty)^-2, up to a factor, and the
+    mean cosine between halves has the standard deviation sqrt(sum m^2 / 2) / sum m, which is `chance`.
 
     Args:
         direction: As `health_direction` gave it, nothing projected out.
@@ -125,10 +130,19 @@ def direction_agreement(
         _score("direction_cosine_bootstrap", resampled, f"{len(resampled)} resamples of patients"),
         _score("direction_cosine_halves", halved, f"{len(halved)} halvings of patients"),
         float(np.sqrt(2 * positive / (1 + positive))),
+        _chance(direction, outcome),
         n_patients,
-        outcome.n_events,
+        int((np.bincount(code, weights=outcome.numpy()[1] > 0) > 0).sum()),
         direction.frame.width,
     )
+
+
+def _chance(direction: Direction, outcome: SurvivalOutcome) -> float:
+    size = np.square(np.linalg.eigvalsh(direction.frame.root))
+    bent = outcome.n_events / len(outcome) * size + direction.penalty
+    whitened = direction.metric is Metric.WHITENED
+    variance = np.square((size if whitened else 1.0) / bent)
+    return float(np.sqrt(np.square(variance).sum() / 2) / variance.sum())
 
 
 def _refitted(

@@ -37,14 +37,16 @@ def read_portraits(run_folder: Path) -> Portraits | None:
         transductive=top.flag("transductive"),
         steps=top.numbers("steps"),
         unit=top.text("unit", ""),
-        edits=tuple(_edit(node, number, pictures) for number, node in enumerate(top.each("edits"))),
+        edits=tuple(
+            _edit(node, number, pictures, top.text("unit", "")) for number, node in enumerate(top.each("edits"))
+        ),
         scores={node.text("model"): read_score(node.need("score")) for node in top.each("scores")},
         subgroups=tuple(_subgroup(node) for node in top.each("subgroups")),
         remarks=tuple(str(node.value) for node in top.each("remarks")),
     )
 
 
-def _edit(node: JsonNode, number: int, pictures: dict[str, np.ndarray]) -> PortraitEdit:
+def _edit(node: JsonNode, number: int, pictures: dict[str, np.ndarray], unit: str) -> PortraitEdit:
     shown = pictures.get(f"edit{number}")
     photographs = pictures.get("photographs")
     rows: list[EditRow] = []
@@ -58,6 +60,7 @@ def _edit(node: JsonNode, number: int, pictures: dict[str, np.ndarray]) -> Portr
         node.text("remark", ""),
         {} if scores is None else {key: read_score(each) for key, each in scores.items()},
         tuple(rows),
+        node.text("unit", unit),
     )
 
 

@@ -47,6 +47,7 @@ class PortraitEdit:
         remark: How far the direction can be trusted, or "".
         scores: What its edited pictures show, by name.
         rows: Pictures of a few people; empty where none were kept.
+        unit: What a step of 1 is along this direction.
     """
 
     name: str
@@ -54,6 +55,7 @@ class PortraitEdit:
     remark: str
     scores: Mapping[str, Score]
     rows: tuple[EditRow, ...]
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

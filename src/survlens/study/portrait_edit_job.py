@@ -172,6 +172,8 @@ def edit_job(
         raise UsageError(
             "the table must have rows with part = test, whose pictures are edited; got none. Add the column."
         )
+    if len(set(table.words(PATIENT)[test].tolist())) < 2:
+        raise UsageError("two or more patients must have part = test, so that edits can be compared; got one.")
     latents = latents_of(table.frame, found.space.value)
     patient, outcome = table.words(PATIENT), table.outcome(unit)
     known_age = table.numbers(age) if age is not None and age in table.frame else None

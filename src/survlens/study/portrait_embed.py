@@ -32,7 +32,7 @@ from survlens.training.picture_distance import (
     weights_hash,
 )
 from survlens.training.settings import Device
-from survlens.training.training_photographs import TrainingRecord
+from survlens.training.training_photographs import FITTED_ON, TrainingRecord
 
 WEIGHTS, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
 ENCODER, ENCODER_RECORD = "encoder.safetensors", "encoder.json"
@@ -110,7 +110,9 @@ def embed_job(
     space = plan.inversion.space.value
     taken = _coordinates(table.frame, space)
     if taken:
-        raise DataError(f"columns named {space}1, {space}2, ... must be free for the vectors; got {taken[0]!r}. Rename it.")
+        raise DataError(
+            f"columns named {space}1, {space}2, ... must be free for the vectors; got {taken[0]!r}. Rename it."
+        )
     network, discriminator = read_networks(generator)
     pictures = table.pictures(network.shape.resolution)
     _check_copies(pictures, table.words(PATIENT))
@@ -182,8 +184,16 @@ def _check_copies(pictures: Tensor, patient: np.ndarray) -> None:
 
 def fitted_before(generator: Path) -> FittedOn | None:
     """On whom a generator was fine-tuned, where its folder says so by patient."""
-    folder = generator if generator.is_dir() else generator.parent
-    return TrainingRecord.read(folder).patients if (folder / "fitted_on.json").is_file() else None
+    record = record_of(generator)
+    return None if record is None else record.patients
+
+
+def record_of(networks: Path | None) -> TrainingRecord | None:
+    """The record of the training beside networks, a folder or a file in it; None where there is none."""
+    if networks is None:
+        return None
+    folder = networks if networks.is_dir() else networks.parent
+    return TrainingRecord.read(folder) if (folder / FITTED_ON).is_file() else None
 
 
 def _encoder(

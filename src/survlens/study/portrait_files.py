@@ -16,6 +16,7 @@ from survlens.artifacts.atomic import write_atomically
 from survlens.core.errors import DataError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.data.columns import column_of, nearest, parse_events, parse_numbers
+from survlens.data.frames import resolve
 from survlens.data.raster import FileImage
 from survlens.data.table import read_table
 
@@ -40,11 +41,13 @@ class PhotoTable:
         """Reads a csv or parquet table; photographs are looked for beside it.
 
         Raises:
-            DataError: If photo or patient is missing or empty, a photograph stands in two rows, or a part is neither
-                train nor test.
+            DataError: If there is no row, photo or patient is missing or empty, a photograph stands in two rows, or a
+                part is neither train nor test.
         """
         path = Path(path)
         table = PhotoTable(read_table(path), path.parent)
+        if not len(table):
+            raise DataError(f"{path.name} must hold a row per photograph; got none. Add the photographs.")
         for name in (PHOTO, PATIENT):
             column = table.words(name)
             if (column == "").any():
@@ -53,7 +56,7 @@ class PhotoTable:
         if twice:
             raise DataError(f"each photograph must stand in one row of {path.name}; got {twice} more. Remove them.")
         if PART in table.frame:
-            other = sorted(set(table.words(PART)) - {TRAIN, TEST})
+            other = sorted(set(table.words(PART).tolist()) - {TRAIN, TEST})
             if other:
                 raise DataError(f"`{PART}` must be {TRAIN} or {TEST}; got {', '.join(map(repr, other[:5]))}.")
             table.check_parts()
@@ -91,13 +94,20 @@ class PhotoTable:
         """The outcome in the columns time and event.
 
         Raises:
-            DataError: If a column is missing or unreadable.
+            DataError: If a column is missing or unreadable, or photographs of one patient have different outcomes.
         """
         self._need("event")
-        event = parse_events(column_of(self.frame, "event"))
+        event, time = parse_events(column_of(self.frame, "event")), self.numbers("time")
         if np.isnan(event).any():
             raise DataError("`event` must be 0 or 1 in every row; got others. Fill them in.")
-        return SurvivalOutcome.from_arrays(self.numbers("time"), event.astype(np.int64), unit)
+        known = pd.DataFrame({"time": time, "event": event}).groupby(self.words(PATIENT)).nunique()
+        differing = int((known > 1).any(axis=1).sum())
+        if differing:
+            raise DataError(
+                "time and event must be those of the patient, the same in each row of one; got different ones in "
+                f"{differing} patients. Correct them."
+            )
+        return SurvivalOutcome.from_arrays(time, event.astype(np.int64), unit)
 
     def part(self, name: str) -> np.ndarray:
         """Rows of a part; all rows train where there is no column part."""
@@ -118,9 +128,17 @@ class PhotoTable:
         """The photographs in [0, 1], square and of one size; larger ones are averaged down.
 
         Raises:
-            DataError: If one cannot be read, is not square, or is smaller.
+            DataError: If one cannot be read, is not square, is smaller, or lies outside the folder.
         """
-        return torch.stack([read_square(self.folder / name, size) for name in self.words(PHOTO)])
+        return torch.stack([read_square(file, size) for file in self.files()])
+
+    def files(self) -> list[Path]:
+        """The file of each photograph.
+
+        Raises:
+            DataError: If one lies outside the folder.
+        """
+        return [resolve(name, self.folder) for name in self.words(PHOTO)]
 
     def _need(self, name: str) -> None:
         names = [str(each) for each in self.frame.columns]

@@ -13,11 +13,12 @@ from survlens.core.errors import UsageError
 from survlens.generators.stylegan2.discriminator import Discriminator
 from survlens.generators.stylegan2.generator import Generator
 from survlens.generators.stylegan2.shape import StyleGAN2Shape
-from survlens.study.portrait_embed import read_networks
+from survlens.study.portrait_embed import read_networks, record_of
 from survlens.study.portrait_files import PATIENT, TEST, TRAIN, PhotoTable
 from survlens.training.adversarial import finetune
 from survlens.training.adversarial_history import AdversarialHistory, AdversarialRow
 from survlens.training.adversarial_settings import AdversarialSettings
+from survlens.training.training_photographs import FITTED_ON, TrainingRecord
 
 RECORD = "patients.json"
 
@@ -45,7 +46,8 @@ def finetune_job(
     """Trains on the photographs of the training part, and goes on where an interrupted call stopped.
 
     Written are the files of `survlens.training.adversarial.finetune` and `patients.json`, which says how many patients
-    of the test part were trained on.
+    of the test part were trained on. Networks that were fine-tuned before bring their record along: what they saw stays
+    seen.
 
     Args:
         table: Aligned photographs.
@@ -69,16 +71,21 @@ def finetune_job(
         losses = ", ".join(f"{name} {value:.3f}" for name, value in row.values.items() if name.startswith("loss"))
         tell(f"step {row.step} of {total}: {losses}, p {row.values.get('p', 0.0):.2f}")
 
-    history = finetune(
-        generator, discriminator, pictures, plan.settings, folder=out, patients=patients, resume=True, on_row=on_row
-    )
     held_out = set(table.words(PATIENT)[table.part(TEST)].tolist())
-    both = held_out & set(patients)
-    write_json(
-        out / RECORD, {"patients": len(set(patients)), "held_out": len(held_out), "held_out_trained_on": len(both)}
-    )
+    both = len(held_out & set(patients))
+    try:
+        history = finetune(
+            generator, discriminator, pictures, plan.settings, folder=out, patients=patients, resume=True, on_row=on_row
+        )
+    finally:
+        before = record_of(plan.checkpoint)
+        if before is not None and (out / FITTED_ON).is_file():
+            whole = TrainingRecord.read(out).joined(before)
+            whole.write(out)
+            both = both if whole.patients is None else whole.patients.seen(held_out)
+    write_json(out / RECORD, {"patients": len(set(patients)), "held_out": len(held_out), "held_out_trained_on": both})
     if both:
-        tell(f"{len(both)} patients of the test part were trained on: what is scored on them is not out of sample")
+        tell(f"{both} patients of the test part were trained on: what is scored on them is not out of sample")
     return history
 
 
@@ -89,5 +96,5 @@ def _networks(plan: FinetunePlan) -> tuple[Generator, Discriminator]:
             raise UsageError("the checkpoint must hold a discriminator to be fine-tuned; got a generator only.")
         return generator, discriminator
     if plan.shape is None:
-        raise UsageError("fine-tuning needs a checkpoint. Give --checkpoint, or --from-scratch with --size.")
+        raise UsageError("fine-tuning needs a checkpoint. Give --checkpoint, or --from-scratch with a side.")
     return Generator(plan.shape, seed=plan.settings.seed), Discriminator(plan.shape, seed=plan.settings.seed + 1)

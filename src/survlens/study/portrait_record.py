@@ -15,9 +15,9 @@ from survlens.artifacts.run_folder import write_json
 from survlens.core.score import Score
 from survlens.explain.direction_agreement import DirectionAgreement
 from survlens.report.portrait_reader import FOLDER, PICTURES, RECORD
-from survlens.study.portrait_edits import JudgedEdit
+from survlens.study.portrait_edits import AGE, RAW, JudgedEdit
 
-UNIT = "standard deviations of predicted risk"
+UNIT, AGE_UNIT = "standard deviations of predicted risk", "standard deviations of predicted age"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,8 @@ def write_record(
         {
             "name": edit.name,
             "control": edit.control,
-            "remark": "" if edit.control else agreement.sentence(),
+            "remark": _remark(edit, agreement),
+            "unit": AGE_UNIT if edit.name == AGE else UNIT,
             "scores": {name: score.to_json() for name, score in edit.scores().items()},
             "capped": float(edit.latents.capped.mean()),
         }
@@ -101,6 +102,14 @@ def write_record(
         kept["photographs"] = _bytes(photographs[:shown])
     write_atomically(home / PICTURES, lambda draft: _save(draft, kept))
     return home / RECORD
+
+
+def _remark(edit: JudgedEdit, agreement: DirectionAgreement) -> str:
+    """How far a direction can be trusted; the agreement was measured on the raw direction of the hazard."""
+    if edit.control or edit.name == AGE:
+        return ""
+    told = "" if edit.name == RAW else "Measured before age was taken out: "
+    return told + agreement.sentence()
 
 
 def _bytes(pictures: Tensor) -> np.ndarray:

@@ -45,13 +45,13 @@ class BatchFiles:
             try:
                 metadata = read_metadata(path)
                 hashes, identity = json.loads(metadata["hashes"]), json.loads(metadata["identity"])
-            except (KeyError, ValueError) as error:
+                tensors = load_tensors(path)
+            except (KeyError, ValueError, CorruptFileError) as error:
                 raise CorruptFileError(
-                    f"`{path.name}` must be a batch of an embedding; got a file without its hashes. "
-                    f"Remove it from {self.folder.name} to embed its photographs again."
+                    f"`{path.name}` must be a whole batch of an embedding; got a file that is damaged or without its "
+                    f"hashes. Remove it from {self.folder.name} to embed its photographs again."
                 ) from error
             self._check(identity)
-            tensors = load_tensors(path)
             if any(len(tensor) != len(hashes) for tensor in tensors.values()):
                 raise CorruptFileError(
                     f"`{path.name}` must hold a row for each of its {len(hashes)} photographs; got other lengths. "

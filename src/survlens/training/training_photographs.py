@@ -21,7 +21,8 @@ from survlens.training.inversion_encoder import check_pictures, picture_hash
 from survlens.training.repeatability import epoch_generator
 
 _PART = 64
-_FILE = "fitted_on.json"
+FITTED_ON = "fitted_on.json"
+"""File of the record in the folder of a trained generator."""
 
 
 class Photographs:
@@ -124,13 +125,13 @@ class TrainingRecord:
         Raises:
             CorruptFileError: If it is missing or is not whole.
         """
-        content = read_json(Path(folder) / _FILE)
+        content = read_json(Path(folder) / FITTED_ON)
         try:
             patients = None if content["patients"] is None else FittedOn.from_json(content["patients"])
             return TrainingRecord(frozenset(map(str, content["photographs"])), patients)
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(
-                f"`{Path(folder) / _FILE}` must be the record of a training; got a fault ({error}). Train again."
+                f"`{Path(folder) / FITTED_ON}` must be the record of a training; got a fault ({error}). Train again."
             ) from error
 
     def write(self, folder: Path | str) -> None:
@@ -140,7 +141,14 @@ class TrainingRecord:
             WriteError: If the disk is full or the folder cannot be written.
         """
         patients = None if self.patients is None else self.patients.to_json()
-        write_json(Path(folder) / _FILE, {"photographs": sorted(self.photographs), "patients": patients})
+        write_json(Path(folder) / FITTED_ON, {"photographs": sorted(self.photographs), "patients": patients})
+
+    def joined(self, other: TrainingRecord) -> TrainingRecord:
+        """The record of a generator that saw the photographs of both; the patients are known where both know theirs."""
+        patients = None
+        if self.patients is not None and other.patients is not None:
+            patients = FittedOn(self.patients.what, self.patients.patients | other.patients.patients)
+        return TrainingRecord(self.photographs | other.photographs, patients)
 
     def seen(self, pictures: Float[Tensor, "instance channel height width"]) -> list[bool]:
         """Whether the generator was trained on each of these photographs, pixel by pixel the same to a byte.

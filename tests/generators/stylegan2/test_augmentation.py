@@ -152,7 +152,9 @@ def shifted(pictures: torch.Tensor, right: int, down: int) -> torch.Tensor:
         geometry.scaling(vector(1.3), vector(1.3)),
         geometry.scaling(vector(1.2), vector(1 / 1.2)) @ geometry.rotation(vector(-0.7)),
         geometry.shift(vector(1.37), vector(-2.81)),
-        geometry.scaling(vector(0.8), vector(0.8)) @ geometry.rotation(vector(2)) @ geometry.shift(vector(3), vector(1)),
+        geometry.scaling(vector(0.8), vector(0.8))
+        @ geometry.rotation(vector(2))
+        @ geometry.shift(vector(3), vector(1)),
     ],
 )  # fmt: skip
 def test_a_smooth_picture_is_warped_as_its_formula(matrix):

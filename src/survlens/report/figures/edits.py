@@ -13,7 +13,6 @@ from survlens.core.score import Score
 from survlens.report.figures.canvas import light_grid, new_figure, shorten, styled
 from survlens.report.palette import GREY, MARKERS, SERIES
 from survlens.report.portrait_records import EditRow
-from survlens.report.wording import compact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +119,7 @@ def edit_front_figure(points: Sequence[FrontPoint], *, along: str, aside: str) -
     axes.set_xlabel(along)
     axes.set_ylabel(aside)
     light_grid(axes, "both")
-    axes.legend(loc="best")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
@@ -149,7 +148,7 @@ def restart_figure(agreement: Sequence[float], *, space: str) -> Figure:
     axes.hist(values, bins=np.linspace(low, 1, 26).tolist(), color=SERIES[0])
     if values.size:
         axes.axvline(values.mean(), color=SERIES[1], linewidth=1.4)
-        axes.set_title(f"mean {compact(float(values.mean()))} over {values.size} photographs", fontsize=9)
+        axes.set_title(f"mean {float(values.mean()):.2f} over {values.size} photographs", fontsize=9)
     axes.set_xlabel(f"Restart agreement in {space} (cosine)")
     axes.set_ylabel("Photographs")
     return figure

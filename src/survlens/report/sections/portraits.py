@@ -122,8 +122,8 @@ def _grid(shown: Portraits, edit: PortraitEdit, number: int) -> Plot:
     )
     return Plot(
         f"portraits-edit-{number}",
-        edit_grid_figure(rows, steps=shown.steps, unit=shown.unit, remark=edit.remark),
-        f"Edits towards {edit.name}, in {shown.unit}. {edit.remark} Synthetic pictures, no forecast.",
+        edit_grid_figure(rows, steps=shown.steps, unit=edit.unit, remark=edit.remark),
+        f"Edits towards {edit.name}, in {edit.unit}. {edit.remark} Synthetic pictures, no forecast.",
         f"Grid of {len(rows)} people at {len(shown.steps)} steps of an edit towards {edit.name}.",
         table,
         wide=True,

@@ -225,7 +225,8 @@ def _grid(chain: PortraitChain):  # noqa: ANN202
         for edit in chain.edits
         if not edit.control and edit.name in (RAW, PROJECTED, AGE)
     ]
-    return edit_grid_figure(rows, steps=chain.plan.edits.steps, unit=UNIT, remark=chain.directions.agreement.sentence())
+    unit = f"{UNIT}; for {AGE}, of predicted age"
+    return edit_grid_figure(rows, steps=chain.plan.edits.steps, unit=unit, remark=chain.directions.agreement.sentence())
 
 
 def _forest(chain: PortraitChain):  # noqa: ANN202
