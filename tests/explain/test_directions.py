@@ -12,7 +12,7 @@ from survlens.core.outcome import SurvivalOutcome
 from survlens.explain.direction_agreement import direction_agreement
 from survlens.explain.direction_controls import permuted_directions, random_directions
 from survlens.explain.directions import (
-    Direction,
+    LatentDirection,
     Metric,
     cosine,
     health_direction,
@@ -65,7 +65,7 @@ def frame(known: Toy) -> LatentFrame:
 
 
 @pytest.fixture(scope="module")
-def found(known: Toy, frame: LatentFrame) -> Direction:
+def found(known: Toy, frame: LatentFrame) -> LatentDirection:
     return health_direction(frame, known.latents, known.outcome)
 
 
@@ -93,7 +93,7 @@ def test_reach_holds_of_patients_whom_the_frame_has_not_seen():
     assert (frame.distance(wide.latents[:200]) > frame.reach).mean() < 0.01
 
 
-def test_the_whitened_direction_is_that_of_the_factors_in_the_hazard(known: Toy, frame: LatentFrame, found: Direction):
+def test_the_whitened_direction_is_that_of_the_hazard(known: Toy, frame: LatentFrame, found: LatentDirection):
     change = slopes(known, edited(found, known.latents))
     correlation = np.cov(known.factors.T)
     truth = correlation @ [1.0, 0.5, 0.0]
@@ -112,7 +112,7 @@ def test_one_step_is_one_standard_deviation_of_predicted_risk(known: Toy, frame:
         np.testing.assert_allclose(edits.latents[:, 1], known.latents[:50])
 
 
-def test_projection_removes_the_slope_on_age(known: Toy, frame: LatentFrame, found: Direction):
+def test_projection_removes_the_slope_on_age(known: Toy, frame: LatentFrame, found: LatentDirection):
     age = value_direction(frame, known.latents, 60 + 10 * known.factors[:, 1])
     alone = without(found, age)
     np.testing.assert_allclose(age.weights @ alone.vector, 0, atol=1e-10)
@@ -164,7 +164,7 @@ def test_directions_do_not_depend_on_the_scale_of_latents(known: Toy, frame: Lat
     np.testing.assert_allclose(first.vector, second.vector, atol=1e-6)
 
 
-def test_edits_stay_within_the_training_range(known: Toy, frame: LatentFrame, found: Direction):
+def test_edits_stay_within_the_training_range(known: Toy, frame: LatentFrame, found: LatentDirection):
     edits = edited(found, known.latents, (-30.0, -1.0, 0.0, 1.0, 30.0))
     allowed = np.maximum(frame.reach, frame.distance(known.latents))[:, None]
     assert (edits.distance <= allowed * (1 + 1e-9)).all()
@@ -187,7 +187,7 @@ def test_on_a_sphere_edits_stay_on_it():
     assert edits.reached[:, 2].mean() < 1.95
 
 
-def test_controls_are_as_long_and_lead_nowhere(known: Toy, frame: LatentFrame, found: Direction):
+def test_controls_are_as_long_and_lead_nowhere(known: Toy, frame: LatentFrame, found: LatentDirection):
     drawn = random_directions(found, 40, seed=3)
     dealt = permuted_directions(found, known.latents, known.outcome, 10, seed=3)
     for control in (*drawn, *dealt):
@@ -200,7 +200,7 @@ def test_controls_are_as_long_and_lead_nowhere(known: Toy, frame: LatentFrame, f
     np.testing.assert_array_equal(drawn[7].vector, again[7].vector)
 
 
-def test_permuted_outcomes_stay_with_whole_patients(known: Toy, frame: LatentFrame, found: Direction):
+def test_permuted_outcomes_stay_with_whole_patients(known: Toy, frame: LatentFrame, found: LatentDirection):
     twice = np.repeat(np.arange(600), 2)
     once = permuted_directions(found, known.latents, known.outcome, 1, seed=4)[0]
     doubled = permuted_directions(found, known.latents[twice], known.outcome[twice], 1, patient=twice, seed=4)[0]
@@ -297,7 +297,7 @@ def test_what_was_fitted_says_on_whom(known: Toy):
     assert "none of them held out" in frame.fitted_on.remark(["Q"])
 
 
-def test_wrong_arguments_are_refused(known: Toy, frame: LatentFrame, found: Direction):
+def test_wrong_arguments_are_refused(known: Toy, frame: LatentFrame, found: LatentDirection):
     with pytest.raises(InvalidValueError, match="`latents` must vary"):
         LatentFrame.of(np.hstack([known.latents, np.ones((600, 1))]))
     with pytest.raises(InvalidValueError, match="one row per row of `outcome`"):

@@ -10,7 +10,7 @@ from survlens.explain.direction_agreement import DirectionAgreement as Direction
 from survlens.explain.direction_agreement import direction_agreement as direction_agreement
 from survlens.explain.direction_controls import permuted_directions as permuted_directions
 from survlens.explain.direction_controls import random_directions as random_directions
-from survlens.explain.directions import Direction as Direction
+from survlens.explain.directions import LatentDirection as LatentDirection
 from survlens.explain.directions import Metric as Metric
 from survlens.explain.directions import health_direction as health_direction
 from survlens.explain.directions import value_direction as value_direction

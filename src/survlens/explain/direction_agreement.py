@@ -11,7 +11,7 @@ from survlens.core.errors import FitError, InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.score import Category, Interval, Score
 from survlens.core.score import Direction as Better
-from survlens.explain.directions import Columns, Direction, Metric, moves, steepest
+from survlens.explain.directions import Columns, LatentDirection, Metric, moves, steepest
 from survlens.explain.latent_frame import Latents
 from survlens.models.cross_fitting import patient_codes
 from survlens.models.penalised import ridge_coefficients
@@ -62,7 +62,7 @@ class DirectionAgreement:
 
 
 def direction_agreement(
-    direction: Direction,
+    direction: LatentDirection,
     latents: Latents,
     outcome: SurvivalOutcome,
     *,
@@ -137,7 +137,7 @@ def direction_agreement(
     )
 
 
-def _chance(direction: Direction, outcome: SurvivalOutcome) -> float:
+def _chance(direction: LatentDirection, outcome: SurvivalOutcome) -> float:
     size = np.square(np.linalg.eigvalsh(direction.frame.root))
     bent = outcome.n_events / len(outcome) * size + direction.penalty
     whitened = direction.metric is Metric.WHITENED
@@ -146,7 +146,7 @@ def _chance(direction: Direction, outcome: SurvivalOutcome) -> float:
 
 
 def _refitted(
-    direction: Direction, columns: np.ndarray, outcome: SurvivalOutcome, counts: np.ndarray, free: tuple[int, ...]
+    direction: LatentDirection, columns: np.ndarray, outcome: SurvivalOutcome, counts: np.ndarray, free: tuple[int, ...]
 ) -> np.ndarray | None:
     """Direction in whitened coordinates of rows that count so often; None where the fit fails."""
     rows = np.flatnonzero(counts)

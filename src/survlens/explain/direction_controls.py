@@ -9,13 +9,13 @@ import numpy as np
 
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
-from survlens.explain.directions import Direction, Metric, steepest
+from survlens.explain.directions import LatentDirection, Metric, steepest
 from survlens.explain.latent_frame import Latents
 from survlens.models.cross_fitting import patient_codes
 from survlens.models.penalised import ridge_coefficients
 
 
-def random_directions(direction: Direction, count: int, *, seed: int = 0) -> tuple[Direction, ...]:
+def random_directions(direction: LatentDirection, count: int, *, seed: int = 0) -> tuple[LatentDirection, ...]:
     """Directions drawn evenly, whose steps are as long as those of `direction` in its metric.
 
     Args:
@@ -35,14 +35,14 @@ def random_directions(direction: Direction, count: int, *, seed: int = 0) -> tup
 
 
 def permuted_directions(
-    direction: Direction,
+    direction: LatentDirection,
     latents: Latents,
     outcome: SurvivalOutcome,
     count: int,
     *,
     patient: Sequence[object] | np.ndarray | None = None,
     seed: int = 0,
-) -> tuple[Direction, ...]:
+) -> tuple[LatentDirection, ...]:
     """Directions fitted to outcomes that were dealt anew among patients, with steps as long as those of `direction`.
 
     They are fitted with the penalty of `direction`: a penalty chosen for noise would be the largest.
@@ -73,7 +73,7 @@ def permuted_directions(
     return tuple(made)
 
 
-def _matched(direction: Direction, name: str, vector: np.ndarray) -> Direction:
+def _matched(direction: LatentDirection, name: str, vector: np.ndarray) -> LatentDirection:
     unit = vector / np.linalg.norm(vector)
     step = direction.step
     if direction.metric is Metric.WHITENED:

@@ -26,10 +26,10 @@ _PARALLEL = 1e-6
 class Metric(Enum):
     """The length in which a direction is the steepest rise of what its model predicts.
 
-    STANDARDISED: each dimension in its own standard deviation; the direction is that of the coefficients b.
-    WHITENED: Mahalanobis distance; the direction is C b, with C the correlation of the latents. It is how latents
-        differ between instances of high and of low prediction, so a step along it stays where instances are, while b
-        may leave them: a coefficient also cancels what disturbs another dimension (Haufe et al. 2014).
+    - STANDARDISED: each dimension in its own standard deviation; the direction is that of the coefficients b.
+    - WHITENED: Mahalanobis distance; the direction is C b, with C the correlation of the latents. It is how latents
+      differ between instances of high and of low prediction, so a step along it stays where instances are, while b may
+      leave them: a coefficient also cancels what disturbs another dimension (Haufe et al. 2014).
     """
 
     STANDARDISED = "standardised"
@@ -37,7 +37,7 @@ class Metric(Enum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Direction:
+class LatentDirection:
     """A direction of standardised latents, and the linear model that it came from.
 
     Attributes:
@@ -71,7 +71,7 @@ class Direction:
         """Prediction of the linear model in its training standard deviations, 0 at the training mean."""
         return self.frame.standardise(latents) @ self.weights / self.spread
 
-    def along(self, name: str, vector: Vector) -> Direction:
+    def along(self, name: str, vector: Vector) -> LatentDirection:
         """Another direction, of the same model: `vector` is brought to length 1 and steps are measured along it.
 
         Raises:
@@ -96,7 +96,7 @@ def health_direction(
     covariates: Columns | None = None,
     metric: Metric = Metric.WHITENED,
     seed: int = 0,
-) -> Direction:
+) -> LatentDirection:
     """The direction in which the hazard rises, from a ridge Cox regression whose penalty is cross-validated.
 
     The model is lambda(t | v) = lambda_0(t) exp(b . v + c . covariates) on standardised latents v; only b is penalised.
@@ -135,7 +135,7 @@ def value_direction(
     patient: Sequence[object] | np.ndarray | None = None,
     metric: Metric = Metric.WHITENED,
     seed: int = 0,
-) -> Direction:
+) -> LatentDirection:
     """The direction in which a number such as age rises, from a ridge regression whose penalty is cross-validated.
 
     Args:
@@ -163,14 +163,14 @@ def value_direction(
     return _direction(name, weights, penalty, v, frame, metric, patient)
 
 
-def without(direction: Direction, other: Direction) -> Direction:
+def without(direction: LatentDirection, other: LatentDirection) -> LatentDirection:
     """The direction after the other model's prediction has been projected out of it, in whitened space.
 
     With h the direction and a the other model's coefficients in whitened coordinates, h - a (a . h) / (a . a): of all
     directions along which the other model's prediction stands still, the nearest in Mahalanobis length.
 
     Args:
-        direction: Direction to change, such as that of the hazard.
+        direction: LatentDirection to change, such as that of the hazard.
         other: What it shall not change, such as age. Only its model counts, not its metric.
 
     Raises:
@@ -190,13 +190,13 @@ def without(direction: Direction, other: Direction) -> Direction:
     return direction.along(f"{direction.name}, {other.name} projected out", frame.root @ left)
 
 
-def moves(direction: Direction) -> Vector:
+def moves(direction: LatentDirection) -> Vector:
     """The direction in whitened coordinates, of length 1: in these, training latents vary alike to all sides."""
     whitened = direction.frame.inverse @ direction.vector
     return whitened / np.linalg.norm(whitened)
 
 
-def cosine(first: Direction, second: Direction) -> float:
+def cosine(first: LatentDirection, second: LatentDirection) -> float:
     """Cosine of the angle between two directions in the whitened space of the first."""
     other = first.frame.inverse @ second.vector
     return float(moves(first) @ other / np.linalg.norm(other))
@@ -237,12 +237,12 @@ def _direction(
     frame: LatentFrame,
     metric: Metric,
     patient: Sequence[object] | np.ndarray | None,
-) -> Direction:
+) -> LatentDirection:
     names = range(len(v)) if patient is None else patient
     spread = float((v @ weights).std())
     if spread <= 1e-12:
         raise FitError(f"the model of {name!r} must have an effect; all of its coefficients are 0.")
-    blank = Direction(
+    blank = LatentDirection(
         name, weights, 1.0, weights, spread, penalty, metric, frame, FittedOn.of(f"direction of {name}", names)
     )
     return blank.along(name, steepest(weights, frame, metric))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from survlens.core.errors import InvalidValueError
-from survlens.explain.directions import Direction
+from survlens.explain.directions import LatentDirection
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +35,7 @@ class EditedLatents:
 
 
 def edited(
-    direction: Direction,
+    direction: LatentDirection,
     latents: Float64[np.ndarray, "instance latent"],
     steps: Sequence[float] = (-2.0, -1.0, 0.0, 1.0, 2.0),
 ) -> EditedLatents:

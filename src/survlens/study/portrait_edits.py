@@ -18,7 +18,7 @@ from survlens.evaluate.edits import AgainstControls, EditResponse, against_contr
 from survlens.evaluate.score_over_time import Intervals
 from survlens.explain.direction_agreement import DirectionAgreement, direction_agreement
 from survlens.explain.direction_controls import permuted_directions, random_directions
-from survlens.explain.directions import Direction, Metric, health_direction, value_direction, without
+from survlens.explain.directions import LatentDirection, Metric, health_direction, value_direction, without
 from survlens.explain.latent_edits import EditedLatents, edited
 from survlens.explain.latent_frame import LatentFrame
 
@@ -68,8 +68,8 @@ class FittedDirections:
         left_out: Why a version is missing, by its name.
     """
 
-    versions: Mapping[str, Direction]
-    controls: Mapping[str, Direction]
+    versions: Mapping[str, LatentDirection]
+    controls: Mapping[str, LatentDirection]
     agreement: DirectionAgreement
     frame: LatentFrame
     left_out: Mapping[str, str]
@@ -127,13 +127,13 @@ def fitted_directions(
     """
     frame = LatentFrame.of(latents, patient=patient, sphere=sphere, seed=plan.seed)
     raw = health_direction(frame, latents, outcome, patient=patient, metric=plan.metric, seed=plan.seed)
-    versions: dict[str, Direction] = {RAW: raw}
+    versions: dict[str, LatentDirection] = {RAW: raw}
     left_out: dict[str, str] = {}
     if age is None:
         left_out |= {name: "age is not known" for name in (PROJECTED, COVARIATE)}
     else:
         own = value_direction(frame, latents, age, patient=patient, metric=plan.metric, seed=plan.seed)
-        makers: dict[str, Callable[[], Direction]] = {
+        makers: dict[str, Callable[[], LatentDirection]] = {
             PROJECTED: lambda: without(raw, own),
             COVARIATE: lambda: health_direction(
                 frame, latents, outcome, patient=patient, covariates=age[:, None], metric=plan.metric, seed=plan.seed
@@ -145,7 +145,7 @@ def fitted_directions(
             except FitError as error:
                 left_out[name] = str(error)
         versions[AGE] = own
-    controls: tuple[Direction, ...] = ()
+    controls: tuple[LatentDirection, ...] = ()
     if plan.random:
         controls += random_directions(raw, plan.random, seed=plan.seed)
     if plan.permuted:
