@@ -19,7 +19,7 @@ from survlens.cli.screen import say, show_table
     "taus",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     multiple=True,
-    help="Weight of the evidence bound, several times for a path. By default 0.9 at 16 voxels, else 0.9, 0.95, 0.99.",
+    help="Weight of the evidence bound, several times for a path. By default 0.9, and at 64 voxels 0.9, 0.95, 0.99.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--repetitions", type=click.IntRange(1), default=1, show_default=True, help="Cohorts.")

@@ -87,9 +87,9 @@ def plan_of_size(
 ) -> CoxVAEPlan:
     """The plan of volumes with `size` voxels along each axis, with defaults that fit the time they take.
 
-    16 voxels are for a quick look: a single τ instead of a path.
+    Up to 32 voxels a single τ instead of a path, which takes a fit for each.
     """
-    path = (0.9,) if size == 16 else (0.9, 0.95, 0.99)
+    path = (0.9, 0.95, 0.99) if size >= 64 else (0.9,)
     count = 2400 if size >= 64 else 2000
     return CoxVAEPlan(size=size, patients=patients or count, epochs=epochs, taus=taus or path, seed=seed)
 
