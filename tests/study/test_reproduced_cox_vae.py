@@ -171,7 +171,7 @@ def test_fit_leaves_its_start_as_it_is_and_does_not_depend_on_sharing_it(parts, 
 
 def test_small_volumes_have_a_plan_that_is_quick():
     assert plan_of_size(16).taus == (0.9,)
-    assert plan_of_size(32).taus == CoxVAEPlan().taus
+    assert plan_of_size(64).taus == CoxVAEPlan().taus
     assert plan_of_size(64).patients == 2400
     assert plan_of_size(16, taus=(0.5,), patients=100) == CoxVAEPlan(patients=100, taus=(0.5,))
 
