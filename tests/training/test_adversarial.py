@@ -362,6 +362,7 @@ def test_a_small_generator_learns_the_colours_of_blobs():
     assert history.finished
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_same(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
