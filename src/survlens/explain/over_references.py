@@ -25,6 +25,7 @@ from survlens.explain.references import ReferenceSource
 _LINES = 24
 _WHERE = (-0.3, 0.0, 0.35, 0.65, 1.0, 1.3)
 _BLOCK = 64 * 2**20  # bytes of one block of lines: more than this only leaves the cache
+_TOGETHER = 32  # lines at once where one alone leaves the cache, as of a picture: threads share what is wide enough
 _CACHE = 2**20
 _ROUNDING = 0.1  # of the network's rounding: what contributions at many times may lose
 
@@ -127,7 +128,7 @@ class PathMethod:
         line = torch.arange(rows * each, device=held.device)
         return [
             (line[span] // each, line[span] % each)
-            for span in spans(len(line), rows_at_once(size, min(self.memory, _BLOCK)))
+            for span in spans(len(line), rows_at_once(size, min(self.memory, max(_BLOCK, _TOGETHER * size))))
             if span.stop > span.start
         ]
 

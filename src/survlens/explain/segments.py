@@ -30,6 +30,7 @@ _RATIO = 3  # a cut has so many times the segments of the coarse one that tells 
 _LAST = 0.85  # share of the budget, or of what is left of it, that goes to the last cut
 _LEAST = 12  # gradients that a cut, its coarse one and an even one before it need
 _ORDER = 1.6  # measured order of convergence: 1.5 for switches of random sign, 2 for smooth networks
+_MARGIN = 1.25  # segments, of those that the order of convergence foretells, to be sure of the tolerance
 _EVEN = 0.1  # share of the segments that is laid out evenly, whatever the slopes say
 _HELD = 24  # activations of a segment that are taken to be held, in inputs of a row
 
@@ -39,8 +40,8 @@ class RefinedSegments:
     """A path rule for ReLU networks with thousands of kinks, and for networks of which nothing is known.
 
     phi_j(t) = d_j sum over segments s of  g_sj . integral over s of dA_t/du(u(a)) da,  with d = x - x', mean slopes
-    g_s, and u linear within a segment. Two to four cuts use up the budget, each laid out by what the one before found;
-    paths whose estimated error is small enough stop earlier. The estimate compares a cut with the one of every third
+    g_s, and u linear within a segment. Cuts get finer until the tolerance or the budget is reached, each laid out by
+    what the one before found and as fine as its error asks for. The estimate compares a cut with the one of every third
     of its nodes: with errors that fall like n^-1.6, the difference is 4.8 times the error.
 
     Attributes:
@@ -81,13 +82,15 @@ class RefinedSegments:
         self, held: HeldModel, outer: OuterMap, start: Inputs, end: Inputs, modalities: Sequence[str]
     ) -> PathIntegral:
         paths = check_inputs(end, held.modalities)
-        counts = self.cuts()
-        where = torch.linspace(0, 1, counts[0] + 1, dtype=torch.float64, device=held.device).repeat(paths, 1)
+        even, count = self.cuts()[:2]
+        where = torch.linspace(0, 1, even + 1, dtype=torch.float64, device=held.device).repeat(paths, 1)
         values: dict[str, Tensor] = {}
         error = torch.zeros((paths, len(outer.columns)), dtype=torch.float64, device=held.device)
-        active = torch.arange(paths, device=held.device)
+        everyone = torch.arange(paths, device=held.device)
         _, uneven = self._cut(held, outer, start, end, modalities, where)
-        for count in counts[1:]:
+        waiting = [(everyone, where, uneven, count, self.budget - even)]
+        while waiting:
+            active, where, uneven, count, left = waiting.pop()
             where = _graded(where, uneven, count)
             first, last = select_rows(start, active), select_rows(end, active)
             found, uneven = self._cut(held, outer, first, last, modalities, where)
@@ -96,15 +99,17 @@ class RefinedSegments:
             change = _largest({name: found[name] - coarse[name] for name in modalities}, parts, len(active))
             error[active] = change / (_RATIO**_ORDER - 1)
             _put(values, found, active, end, paths)
-            limit = self.tolerance * _largest(found, parts, len(active)).amax(1, keepdim=True)
-            going = (error[active] > limit).any(1).nonzero()[:, 0]
-            active, where, uneven = active[going], where[going], uneven[going]
-            if not len(active):
-                break
+            limit = self.tolerance * _largest(found, parts, len(active)).amax(1)
+            left -= count + count // _RATIO
+            worst = error[active].amax(1).tolist()
+            finer = [self._next(count, left, *pair) for pair in zip(worst, limit.tolist(), strict=True)]
+            for wanted in sorted(set(finer) - {0}):
+                going = torch.tensor([row for row, each in enumerate(finer) if each == wanted], device=held.device)
+                waiting.append((active[going], where[going], uneven[going], wanted, left))
         return PathIntegral(values, error, self._notes(values, error, end))
 
     def cuts(self) -> list[int]:
-        """Numbers of segments of the cuts, which together with the coarse cuts beside all but the first use the budget.
+        """Numbers of segments of the cuts where each is needed, with the coarse ones beside them all that is paid for.
 
         The last takes most of it, in whole multiples of the coarse one; the first is even and only tells where to go.
         """
@@ -114,6 +119,22 @@ class RefinedSegments:
             counts.insert(0, _RATIO * coarse)
             left -= (_RATIO + 1) * coarse
         return [left, *counts]
+
+    def _next(self, count: int, left: int, error: float, limit: float) -> int:
+        """Segments of the next cut of a path; 0 where its error is small enough or no finer cut is left.
+
+        The fewest doublings that the order of convergence foretells to suffice; everything that is left where that
+        would leave too little for another cut.
+        """
+        if error <= limit:
+            return 0
+        most = _RATIO * (left // (_RATIO + 1))
+        finer = 2 * count
+        while limit > 0 and finer <= most and finer < _MARGIN * count * (error / limit) ** (1 / _ORDER):
+            finer *= 2
+        if limit > 0 and 2 * finer <= most:
+            return finer
+        return most if most > count else 0
 
     def _notes(self, values: Mapping[str, Tensor], error: Tensor, end: Inputs) -> tuple[str, ...]:
         parts = {name: _of_paths(end, name) for name in values}
