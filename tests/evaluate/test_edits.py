@@ -2,18 +2,73 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 
+import survlens.evaluate as evaluate
 from survlens.core.errors import InvalidValueError
+from survlens.core.score import Category, Direction, Score
 from survlens.evaluate.edit_pictures import background_change, identity_kept
-from survlens.evaluate.edits import against_controls, edit_response, slope_ratio
+from survlens.evaluate.edits import EditResponse, against_controls, edit_response, slope_ratio
 from survlens.evaluate.score_over_time import Intervals
 
 STEPS = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
 FEW = Intervals(draws=300)
+
+
+def brightened() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pictures, the same ones lit up step by step and unevenly, and their upper half."""
+    original = torch.rand((12, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    uneven = torch.rand((12, 1, 3, 8, 8), generator=torch.Generator().manual_seed(1))
+    light = torch.linspace(0.02, 0.1, 5)[None, :, None, None, None] * uneven
+    behind = torch.zeros((12, 8, 8), dtype=torch.bool)
+    behind[:, :4] = True
+    return original, original[:, None] + light, behind
+
+
+def responses(seed: int = 0) -> list[EditResponse]:
+    return [edit_response(STEPS, lines(at, noise=0.5, seed=seed), reader=str(at), intervals=FEW) for at in (0.2, 0.4)]
+
+
+def scores_of_identity() -> list[Score]:
+    original, edited, _ = brightened()
+    found = identity_kept(original, edited, intervals=FEW)
+    return [found.recognised, found.distance]
+
+
+ROWS: dict[Callable[..., object], Callable[[], list[Score]]] = {
+    edit_response: lambda: list(responses()[0].scores),
+    slope_ratio: lambda: [slope_ratio(*responses(), name="ratio", intervals=FEW)],
+    against_controls: lambda: [against_controls(responses()[1], {"a": responses(1)[0]}, intervals=FEW).excess],
+    identity_kept: scores_of_identity,
+    background_change: lambda: [background_change(*brightened(), intervals=FEW)],
+}
+"""Every public function that judges edits, and scores that it gives."""
+
+
+def test_every_public_function_of_edits_has_a_row() -> None:
+    modules = {"survlens.evaluate.edits", "survlens.evaluate.edit_pictures"}
+    public = [each for each in vars(evaluate).values() if inspect.isfunction(each) and each.__module__ in modules]
+    assert set(public) == set(ROWS)
+
+
+@pytest.mark.parametrize("judge", ROWS, ids=lambda judge: judge.__name__)
+def test_every_score_of_an_edit_says_of_how_many_and_how_surely(judge: Callable[..., object]) -> None:
+    for score in ROWS[judge]():
+        assert np.isfinite(score.value)
+        assert score.interval is not None
+        assert score.interval.lower <= score.value <= score.interval.upper
+        assert score.interval.confidence == FEW.confidence
+        assert isinstance(score.direction, Direction)
+        where = judge in (identity_kept, background_change)  # where in the picture something changes, or by how much
+        assert score.category is (Category.LOCALISATION if where else Category.FAITHFULNESS)
+        assert int(score.settings["n"]) in (12, 60)
+        assert score.name.replace("_", "").isalpha()
 
 
 def lines(slope: float, n: int = 60, *, noise: float = 0.0, seed: int = 0) -> np.ndarray:

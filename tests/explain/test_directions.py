@@ -134,15 +134,15 @@ def test_age_as_a_covariate_takes_less_of_age_along(known: Toy, frame: LatentFra
 
 def test_unpenalised_covariates_are_those_of_a_plain_fit(known: Toy, frame: LatentFrame):
     from survlens.models.classical import CoxRegression
-    from survlens.models.penalised import RidgeCox
+    from survlens.models.penalised import PartialRidgeCox
 
     v, age = frame.standardise(known.latents), known.factors[:, [1]]
-    free = RidgeCox(penalties=[1e3], unpenalised=(12,)).fit(np.hstack([v, age]), known.outcome)
+    free = PartialRidgeCox(penalties=[1e3], unpenalised=(12,)).fit(np.hstack([v, age]), known.outcome)
     alone = CoxRegression().fit(age, known.outcome)
     np.testing.assert_allclose(free.coef_[:12], 0, atol=1e-3)
     np.testing.assert_allclose(free.coef_[12], alone.coef_[0], rtol=2e-3)
     with pytest.raises(InvalidValueError, match="`unpenalised` must name columns"):
-        RidgeCox(unpenalised=("age",)).fit(v, known.outcome)
+        PartialRidgeCox(unpenalised=("age",)).fit(v, known.outcome)
 
 
 def test_ridge_is_that_of_scikit_learn(known: Toy, frame: LatentFrame):

@@ -22,7 +22,7 @@ from survlens.models.estimator_files import load_estimator, save_estimator
 from survlens.models.forest import RandomSurvivalForest
 from survlens.models.late_fusion import LateFusion
 from survlens.models.partial_likelihood import RiskSets
-from survlens.models.penalised import LassoCox, RidgeCox
+from survlens.models.penalised import LassoCox, PartialRidgeCox, RidgeCox
 from survlens.models.risk_ranges import EnteredLate
 
 Rows = tuple[np.ndarray, SurvivalOutcome]
@@ -294,6 +294,7 @@ def test_what_a_model_cannot_honour_is_refused(rows: Rows):
         LateFusion({"a": CoxRegression()}, folds=2): {"stratum"},
         CoxRegression(): set(),
         RidgeCox(penalties=3, folds=2): set(),
+        PartialRidgeCox(penalties=3, folds=2): set(),
     }
     for model, parts in refused.items():
         for name in ("entry", "weight", "stratum"):

@@ -15,7 +15,7 @@ from survlens.core.outcome import SurvivalOutcome
 from survlens.data.fitted_on import FittedOn
 from survlens.explain.latent_frame import LatentFrame, Latents
 from survlens.models.cross_fitting import patient_codes
-from survlens.models.penalised import RidgeCox
+from survlens.models.penalised import PartialRidgeCox
 
 Vector = Float64[np.ndarray, " latent"]
 Columns = Float64[np.ndarray, "instance covariate"]
@@ -121,7 +121,9 @@ def health_direction(
     """
     check_choice("metric", metric, Metric)
     v = _standardised(frame, latents, len(outcome), "outcome")
-    model = RidgeCox(seed=seed, unpenalised=_beside(v, covariates)).fit(_joined(v, covariates), outcome, groups=patient)
+    model = PartialRidgeCox(seed=seed, unpenalised=_beside(v, covariates)).fit(
+        _joined(v, covariates), outcome, groups=patient
+    )
     name = "higher hazard" if covariates is None else "higher hazard at equal covariates"
     return _direction(name, model.coef_[: frame.width], model.penalty_, v, frame, metric, patient)
 

@@ -41,6 +41,9 @@ from survlens.models.penalised import (
     LassoCox as LassoCox,
 )
 from survlens.models.penalised import (
+    PartialRidgeCox as PartialRidgeCox,
+)
+from survlens.models.penalised import (
     PenaltyRule as PenaltyRule,
 )
 from survlens.models.penalised import (

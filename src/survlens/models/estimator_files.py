@@ -14,11 +14,11 @@ from survlens.models.classical import CoxRegression, KaplanMeierModel
 from survlens.models.estimator import SurvivalEstimator, restore
 from survlens.models.forest import RandomSurvivalForest
 from survlens.models.late_fusion import LateFusion
-from survlens.models.penalised import LassoCox, RidgeCox
+from survlens.models.penalised import LassoCox, PartialRidgeCox, RidgeCox
 
 FORMAT = 1
 ARRAYS, DESCRIPTION = "arrays.safetensors", "estimator.json"
-KNOWN = (KaplanMeierModel, CoxRegression, RidgeCox, LassoCox, RandomSurvivalForest, LateFusion)
+KNOWN = (KaplanMeierModel, CoxRegression, RidgeCox, PartialRidgeCox, LassoCox, RandomSurvivalForest, LateFusion)
 """Every classical estimator of survlens; importing them is what makes `load_estimator` know them."""
 
 

@@ -155,9 +155,6 @@ def _taken(deviance: np.ndarray, error: np.ndarray, rule: PenaltyRule) -> int:
 class RidgeCox(CrossValidatedCox):
     """Cox regression that maximises log-likelihood / n - penalty / 2 * |b|^2, the penalty chosen by cross-validation.
 
-    The penalty leaves out the columns of `unpenalised`, such as the age beside five hundred latent dimensions: shrunk
-    with them, it would leave its effect to whatever correlates with it.
-
     Delayed entry, weights and strata are honoured as by `CoxRegression`; with weights n and the events of a fold are
     sums of weights.
 
@@ -166,7 +163,6 @@ class RidgeCox(CrossValidatedCox):
         folds: Folds of the cross-validation.
         rule: Which penalty of the path to take.
         ties: Rule for equal event times.
-        unpenalised: Names of columns that are not shrunk; columns of a plain array are numbered from 0.
         seed: Seed of the folds.
         unit: Unit of time, for a `y` that does not know it.
 
@@ -183,7 +179,6 @@ class RidgeCox(CrossValidatedCox):
         folds: int = 5,
         rule: PenaltyRule = PenaltyRule.MINIMUM,
         ties: Ties = Ties.EFRON,
-        unpenalised: Sequence[str | int] = (),
         seed: int = 0,
         unit: str = "time",
     ):
@@ -191,7 +186,6 @@ class RidgeCox(CrossValidatedCox):
         self.folds = folds
         self.rule = rule
         self.ties = ties
-        self.unpenalised = unpenalised
         self.seed = seed
         self.unit = unit
 
@@ -220,7 +214,47 @@ class RidgeCox(CrossValidatedCox):
 
     def _stretch(self, columns: int) -> Float64[np.ndarray, " feature"]:
         """Factor on each standardised column: one that is stretched k-fold is shrunk by a penalty / k^2."""
-        stretch = np.ones(columns)
+        return np.ones(columns)
+
+
+class PartialRidgeCox(RidgeCox):
+    """`RidgeCox` whose penalty leaves out some columns, such as the age beside five hundred latent dimensions.
+
+    Shrunk with them, age would leave its effect to whatever correlates with it. Equal event times are counted as by
+    Efron.
+
+    Args:
+        unpenalised: Names of columns that are not shrunk; columns of a plain array are numbered from 0.
+        penalties: Length of an automatic path, or the penalties themselves.
+        folds: Folds of the cross-validation.
+        rule: Which penalty of the path to take.
+        seed: Seed of the folds.
+        unit: Unit of time, for a `y` that does not know it.
+
+    Raises:
+        InvalidValueError: If a column is not one of `X` (by `fit`).
+
+    References:
+        Verweij and van Houwelingen 1994.
+    """
+
+    _choices: ClassVar = {"rule": PenaltyRule}
+
+    def __init__(
+        self,
+        *,
+        unpenalised: Sequence[str | int] = (),
+        penalties: int | Sequence[float] = 20,
+        folds: int = 5,
+        rule: PenaltyRule = PenaltyRule.MINIMUM,
+        seed: int = 0,
+        unit: str = "time",
+    ):
+        super().__init__(penalties=penalties, folds=folds, rule=rule, seed=seed, unit=unit)
+        self.unpenalised = unpenalised
+
+    def _stretch(self, columns: int) -> Float64[np.ndarray, " feature"]:
+        stretch = super()._stretch(columns)
         for name in self.unpenalised:
             found = name if isinstance(name, int) and 0 <= name < columns else None
             if found is None and name in self.feature_names_:
@@ -240,7 +274,7 @@ def ridge_coefficients(
     *,
     unpenalised: Sequence[int] = (),
 ) -> Float64[np.ndarray, " feature"]:
-    """Coefficients of `RidgeCox` at one given penalty, without cross-validation and without a baseline.
+    """Coefficients of `PartialRidgeCox` at one given penalty, without cross-validation and without a baseline.
 
     It is what a bootstrap repeats. Coefficients are exact to about 1e-4 standard errors.
 
@@ -255,7 +289,7 @@ def ridge_coefficients(
     """
     if not outcome.n_events:
         raise FitError(f"`outcome` must hold at least one event; got none in {len(outcome)} rows.")
-    model = RidgeCox(penalties=[penalty], unpenalised=tuple(unpenalised))
+    model = PartialRidgeCox(penalties=[penalty], unpenalised=tuple(unpenalised))
     model.feature_names_, model.penalties_ = (), model._all_penalties(X, outcome)
     return model._unscaled_path(X, outcome, _IN_FOLD)[0]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from survlens.data.pixels import Channels, ImageScaling
 from survlens.study.binding import Origin
-from survlens.study.covariate_names import matching
+from survlens.study.covariate_names import clinical_columns, matching
 from survlens.study.model_section import CLINICAL_COX
 from survlens.study.model_settings import Modality, ModelEntry
 from survlens.study.network_settings import CoxVaeModel, PoolingKind, VaeEncoder
@@ -23,6 +23,9 @@ def check_agreement(sections: Mapping[str, Any], models: Sequence[ModelEntry], o
         UsageError: If a split, a model or a subgroup needs a column that [data] does not name.
     """
     data: DataSettings = sections["data"]
+    for name in data.image_embedding:
+        if not matching(name, data.covariates):
+            raise origin.unknown(("data", "image_embedding", name), data.covariates, "covariate, or a pattern of some")
     _check_split(data, sections["split"], origin)
     _check_subgroups(data, sections["evaluation"], origin)
     _check_primary(sections["evaluation"], models, origin)
@@ -65,8 +68,8 @@ def _check_model(data: DataSettings, entry: ModelEntry, at: int, origin: Origin)
     if Modality.TABLE in entry.inputs and not data.covariates:
         advice = "Add numeric, categorical or ordered there."
         raise origin.error((*key, "inputs"), "not name the table", "no covariates in [data]", advice)
-    if CLINICAL_COX in entry.needs and not data.covariates:
-        raise origin.error((*key, "members"), f"not name {CLINICAL_COX}", "no covariates in [data]")
+    if CLINICAL_COX in entry.needs and not clinical_columns(data):
+        raise origin.error((*key, "members"), f"not name {CLINICAL_COX}", "no clinical covariates in [data]")
     _check_columns(data, entry, key, origin)
     _check_images(data, entry, key, origin)
     settings = entry.settings

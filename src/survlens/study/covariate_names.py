@@ -22,6 +22,17 @@ def chosen(patterns: Iterable[str], names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in found)
 
 
+def image_columns(data: DataSettings) -> tuple[str, ...]:
+    """Covariates that stand for the image."""
+    return chosen(data.image_embedding, data.covariates)
+
+
+def clinical_columns(data: DataSettings) -> tuple[str, ...]:
+    """Covariates that do not stand for the image."""
+    embedded = set(image_columns(data))
+    return tuple(name for name in data.covariates if name not in embedded)
+
+
 def is_pattern(name: str) -> bool:
     """Whether a name may stand for others."""
     return "*" in name or "?" in name

@@ -10,12 +10,13 @@ import pandas as pd
 
 from survlens.artifacts.run_folder import RunFolder, read_table
 from survlens.data.columns import column_of
+from survlens.study.covariate_names import chosen, image_columns
 from survlens.study.curves import brier_curve, calibration, risk_group_curves
 from survlens.study.model_scores import ModelScores, model_scores, within_fold_concordance
 from survlens.study.model_settings import DownstreamModel, LateFusionModel, Modality, ModelEntry
 from survlens.study.network_settings import PoolingKind
 from survlens.study.scoring import Draws, Scored, scored_patients
-from survlens.study.settings import StudySettings
+from survlens.study.settings import DataSettings, StudySettings
 from survlens.study.tune_settings import TuneScore
 
 COMPARED = ("concordance_index", "integrated_brier_score", "integrated_ipa")
@@ -64,7 +65,7 @@ def model_metrics(
         "label": entry.label,
         "inputs": [each.value for each in seen_by(entry, settings)],
         "family": entry.kind,
-        "note": _note(entry),
+        "note": _note(entry, settings.data),
         "scores": [drawn.score.to_json() for drawn in scores.all()],
         "seed_spread": _seed_spread(entry, table, settings.data.unit),
         "brier_curve": brier_curve(scored),
@@ -75,10 +76,22 @@ def model_metrics(
 
 
 def seen_by(entry: ModelEntry, settings: StudySettings) -> tuple[Modality, ...]:
-    """What a model looks at, itself or through the models it is built on."""
+    """What a model looks at, itself or through the models it is built on; of an image also through its embedding."""
     needed = [settings.model(name) for name in entry.needs]
     seen = {*entry.inputs, *(each for other in needed for each in seen_by(other, settings))}
+    if Modality.TABLE in entry.inputs:
+        taken, embedded = _taken(entry, settings.data), set(image_columns(settings.data))
+        seen |= {Modality.IMAGE} if embedded & set(taken) else set()
+        if taken and embedded.issuperset(taken):
+            seen -= {Modality.TABLE}
     return tuple(each for each in Modality if each in seen)
+
+
+def _taken(entry: ModelEntry, data: DataSettings) -> tuple[str, ...]:
+    """The covariates that a model takes itself."""
+    if Modality.TABLE not in entry.inputs:
+        return ()
+    return data.covariates if entry.columns is None else chosen(entry.columns, data.covariates)
 
 
 _POOLED = {
@@ -88,8 +101,11 @@ _POOLED = {
 }
 
 
-def _note(entry: ModelEntry) -> str:
+def _note(entry: ModelEntry, data: DataSettings) -> str:
     notes = []
+    embedded = len(set(image_columns(data)) & set(_taken(entry, data)))
+    if embedded:
+        notes.append(f"sees the image through its embedding, {embedded} columns of the table")
     if len(entry.seeds) > 1:
         notes.append(f"scores are those of seed {entry.seeds[0]}; {len(entry.seeds)} seeds were fitted")
     if entry.columns is not None:

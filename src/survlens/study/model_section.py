@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from survlens.study.binding import Origin, bind, section
+from survlens.study.covariate_names import clinical_columns
 from survlens.study.model_settings import KINDS, DownstreamModel, Kind, Modality, ModelEntry
 from survlens.study.network_settings import FitPlan, LossKind
 from survlens.study.rules import shown
@@ -122,13 +123,16 @@ def with_references(models: tuple[ModelEntry, ...], data: DataSettings, seed: in
     names = {entry.name for entry in models}
     references: list[ModelEntry] = []
     wanted = [(KAPLAN_MEIER, "kaplan_meier", "Kaplan-Meier (no covariates)")]
-    if data.covariates:
+    clinical = clinical_columns(data)
+    if clinical:
         wanted.append((CLINICAL_COX, "cox", "Clinical Cox"))
     for name, kind, label in wanted:
         if name in names or (kind == "kaplan_meier" and kind in kinds):
             continue
+        columns = clinical if name == CLINICAL_COX and len(clinical) < len(data.covariates) else None
         entry = ModelEntry(
-            name=name, kind=kind, settings=KINDS[kind].settings(), inputs=KINDS[kind].inputs, label=label, seeds=(seed,)
-        )
+            name=name, kind=kind, settings=KINDS[kind].settings(), inputs=KINDS[kind].inputs, label=label,
+            seeds=(seed,), columns=columns,
+        )  # fmt: skip
         references.append(entry)
     return (*references, *models)

@@ -19,6 +19,7 @@ from survlens.data.fitted_on import FittedOn
 from survlens.generators.stylegan2.discriminator import Discriminator
 from survlens.generators.stylegan2.generator import Generator
 from survlens.generators.stylegan2.loading import discriminator_from, generator_from
+from survlens.study.portrait_columns import SUMMARY, coordinates
 from survlens.study.portrait_files import PATIENT, TEST, TRAIN, PhotoTable, write_frame
 from survlens.training.inversion import embed
 from survlens.training.inversion_encoder import EncoderSettings, LatentEncoder, fit_encoder, picture_hash
@@ -36,7 +37,7 @@ from survlens.training.training_photographs import FITTED_ON, TrainingRecord
 
 WEIGHTS, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
 ENCODER, ENCODER_RECORD = "encoder.safetensors", "encoder.json"
-TABLE, FILE, SUMMARY = "embedding.csv", "embedding.npz", "embedding.json"
+TABLE, FILE = "embedding.csv", "embedding.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def embed_job(
         UsageError: If `out` holds an embedding with other settings or networks, or an encoder of other photographs.
     """
     space = plan.inversion.space.value
-    taken = _coordinates(table.frame, space)
+    taken = coordinates(map(str, table.frame.columns), space)
     if taken:
         raise DataError(
             f"columns named {space}1, {space}2, ... must be free for the vectors; got {taken[0]!r}. Rename it."
@@ -162,12 +163,8 @@ def latent_frame(table: PhotoTable, found: Embedding):  # noqa: ANN201
 
 def latents_of(frame, space: str) -> np.ndarray:  # noqa: ANN001
     """The vectors in a table that `latent_frame` made."""
-    names = _coordinates(frame, space)
+    names = coordinates(map(str, frame.columns), space)
     return frame[sorted(names, key=lambda name: int(name[len(space) :]))].to_numpy(dtype=np.float64)
-
-
-def _coordinates(frame, space: str) -> list[str]:  # noqa: ANN001
-    return [name for name in map(str, frame.columns) if name.startswith(space) and name[len(space) :].isdigit()]
 
 
 def _check_copies(pictures: Tensor, patient: np.ndarray) -> None:

@@ -28,7 +28,7 @@ from survlens.models.estimator import SurvivalEstimator
 from survlens.models.forest import RandomSurvivalForest
 from survlens.models.late_fusion import LateFusion
 from survlens.models.matrix import Covariates
-from survlens.models.penalised import LassoCox, RidgeCox
+from survlens.models.penalised import LassoCox, PartialRidgeCox, RidgeCox
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,7 +193,7 @@ def _fitted(
     wanted: dict[str, tuple[SurvivalEstimator, np.ndarray]] = {
         CLINICAL: (CoxRegression(), clinical),
         PHOTO: (RidgeCox(seed=seed), latents),
-        JOINT: (RidgeCox(seed=seed, unpenalised=beside), both),
+        JOINT: (PartialRidgeCox(seed=seed, unpenalised=beside), both),
         LATE: (LateFusion(members, columns=columns, seed=seed), both),
     }
     if "age" in rows.clinical and clinical.shape[1] > 1:

@@ -83,6 +83,8 @@ class DataSettings:
         numeric: Numeric covariates; shell-style patterns such as "original_*" stand for columns of the table.
         categorical: Categorical covariates, and patterns of them.
         ordered: Ordered covariates and their levels, lowest first.
+        image_embedding: Covariates that stand for the image, such as the latent vector of a photograph, and patterns of
+            them; a model that takes them sees the image.
         site: Column that names the hospital.
         date: Column with the date of inclusion.
         keep: Further columns kept for subgroups.
@@ -114,6 +116,7 @@ class DataSettings:
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     ordered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    image_embedding: tuple[str, ...] = ()
     site: str | None = None
     date: str | None = None
     keep: tuple[str, ...] = ()

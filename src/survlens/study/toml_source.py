@@ -13,9 +13,10 @@ from survlens.core.errors import UsageError
 from survlens.data.table import read_table
 from survlens.study.agreement import check_agreement
 from survlens.study.binding import Origin, bind, section
-from survlens.study.covariate_names import expanded, has_patterns
+from survlens.study.covariate_names import expanded, has_patterns, image_columns
 from survlens.study.model_section import read_models, with_references
 from survlens.study.overrides import apply_overrides, model_names
+from survlens.study.portrait_columns import coordinates_beside
 from survlens.study.rules import shown
 from survlens.study.settings import (
     DataSettings,
@@ -86,7 +87,25 @@ def parse_study(text: str, file: str, folder: Path, overrides: Sequence[str] = (
     set_here = apply_overrides(document, overrides)
     origin = Origin(file, lines, set_here, model_names(document))
     settings = build_study(document, origin, lambda data: _header(data, folder, origin))
-    return _at(settings, folder, origin, model_names(document))
+    placed = _at(settings, folder, origin, model_names(document))
+    _check_embedding(placed, origin)
+    return placed
+
+
+def _check_embedding(settings: StudySettings, origin: Origin) -> None:
+    """Latent vectors of photographs that `survlens portrait embed` wrote must not pass for clinical columns."""
+    if settings.paths is None:
+        return
+    known = set(image_columns(settings.data))
+    hidden = [name for name in coordinates_beside(settings.paths.table, settings.data.covariates) if name not in known]
+    if hidden:
+        space = hidden[0].rstrip("0123456789")
+        raise origin.error(
+            ("data", "image_embedding"),
+            "name the latent coordinates of photographs, which stand for the image",
+            f"{len(hidden)} of them among the covariates that it does not name",
+            f'Add image_embedding = ["{space}[1-9]*"] to [data].',
+        )
 
 
 def build_study(

@@ -32,6 +32,7 @@ from survlens.training.adversarial_state import AdversarialCheckpoint, Adversari
 from survlens.training.moving_average import follow, memory
 from survlens.training.repeatability import Interrupted, InterruptRequest, deferred_interrupts, deterministic_kernels
 from survlens.training.settings import Precision
+from survlens.training.thread_count import threads_for_side
 from survlens.training.training_photographs import Photographs, Survey, TrainingRecord, dealt_rows
 
 
@@ -87,7 +88,11 @@ def finetune(
     source = Photographs(photographs)
     survey = source.survey(generator)
     asked = [weight.requires_grad for weight in _weights(generator, discriminator)]
-    with deterministic_kernels(accelerator.device, settings.deterministic), deferred_interrupts() as request:
+    with (
+        threads_for_side(generator.shape.resolution, accelerator.device),
+        deterministic_kernels(accelerator.device, settings.deterministic),
+        deferred_interrupts() as request,
+    ):
         try:
             training = _Training((generator, discriminator), (source, survey), settings, accelerator, folder)
             if training.checkpoint is not None and training.checkpoint.exists() and not resume:

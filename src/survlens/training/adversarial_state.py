@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from survlens.artifacts.tensors import check_shapes, load_tensors, read_metadata, save_tensors, shapes_of
-from survlens.core.errors import CorruptFileError, UsageError
+from survlens.core.errors import CorruptFileError
 from survlens.training.adaptive_augmentation import AugmentationControl
 from survlens.training.adversarial_history import AdversarialRow
+from survlens.training.resuming import check_identity
 
 
 @dataclass(slots=True)
@@ -111,7 +112,12 @@ class AdversarialCheckpoint:
             raise CorruptFileError(
                 f"`{self.path}` must be a checkpoint of a training; got a file without its state. Train anew."
             ) from error
-        self._check_identity(content["identity"])
+        check_identity(
+            content["identity"],
+            self._identity,
+            before="the checkpoint to resume from",
+            step=f"Use the same settings, networks and photographs, or another folder than {self.path.parent.parent}.",
+        )
         tensors = load_tensors(self.path)
         parts: dict[str, dict[str, Tensor]] = {name: {} for name in (*self._modules, *self._optimisers)}
         for name, tensor in tensors.items():
@@ -129,15 +135,6 @@ class AdversarialCheckpoint:
             name: module.state_dict() for name, module in self._modules.items()
         }
         return networks | {name: _optimiser_tensors(optimiser) for name, optimiser in self._optimisers.items()}
-
-    def _check_identity(self, stored: Mapping[str, str]) -> None:
-        for name in sorted(self._identity.keys() | stored.keys()):
-            now, then = self._identity.get(name), stored.get(name)
-            if now != then:
-                raise UsageError(
-                    f"`{name}` must be as in the checkpoint to resume from ({then}); got {now}. "
-                    f"Use the same settings and photographs, or another folder than {self.path.parent.parent}."
-                )
 
 
 def _optimiser_tensors(optimiser: Optimizer) -> dict[str, Tensor]:

@@ -19,8 +19,9 @@ from torch.optim import Optimizer
 
 from survlens.artifacts.run_folder import write_json
 from survlens.artifacts.tensors import check_shapes, load_tensors, read_metadata, save_tensors, shapes_of
-from survlens.core.errors import CorruptFileError, UsageError
+from survlens.core.errors import CorruptFileError
 from survlens.training.history import EpochRow, row_from_json, row_to_json
+from survlens.training.resuming import check_identity
 
 _PARTS = ("model", "optimiser", "random")
 
@@ -127,7 +128,12 @@ class Checkpoints:
             content, tensors = self._content(), load_tensors(self.last)
         except CorruptFileError as error:
             raise CorruptFileError(f"{error} Or remove {self.folder} to train this model from its start.") from error
-        self._check_identity(content.get("identity", {}))
+        check_identity(
+            content.get("identity", {}),
+            self._identity,
+            before="the checkpoint to resume from",
+            step=f"Use the same settings and data, or another folder than {self.folder}.",
+        )
         groups: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
@@ -152,15 +158,6 @@ class Checkpoints:
             raise CorruptFileError(
                 f"`{self.last}` must be a checkpoint of a training; got a safetensors file without its state."
             ) from error
-
-    def _check_identity(self, stored: Mapping[str, str]) -> None:
-        for name in sorted(self._identity.keys() | stored.keys()):
-            now, then = self._identity.get(name), stored.get(name)
-            if now != then:
-                raise UsageError(
-                    f"`{name}` must be as in the checkpoint to resume from ({then}); got {now}. "
-                    f"Use the same settings and data, or another folder than {self.folder}."
-                )
 
 
 def _optimiser_state(optimiser: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -24,6 +24,7 @@ from survlens.training.inversion_settings import InversionSettings, LatentSpace,
 from survlens.training.latent_spaces import LatentPoints, latent_points
 from survlens.training.picture_distance import PictureDistance, PyramidDistance, weights_hash
 from survlens.training.settings import Precision
+from survlens.training.thread_count import threads_for_side
 
 _THUMBNAIL = 64
 """Largest side at which random starts are compared with a photograph."""
@@ -77,18 +78,19 @@ def embed(
     copies = Counter(hashes)
     first_rows = {one: row for row, one in reversed(list(enumerate(hashes)))}
     todo = [first_rows[one] for one in copies if one not in done]
-    run = _Run.of(generator, settings, distance, encoder)
-    finished = sum(count for one, count in copies.items() if one in done)
-    for first in range(0, len(todo), settings.batch):
-        rows = todo[first : first + settings.batch]
-        names = [hashes[row] for row in rows]
-        found = run.batch(pictures[rows], names)
-        if files is not None:
-            files.write(names, found)
-        done |= {name: {key: value[row] for key, value in found.items()} for row, name in enumerate(names)}
-        finished += sum(copies[name] for name in names)
-        if on_batch is not None:
-            on_batch(finished, len(hashes))
+    with threads_for_side(generator.shape.resolution, settings.torch_device()):
+        run = _Run.of(generator, settings, distance, encoder)
+        finished = sum(count for one, count in copies.items() if one in done)
+        for first in range(0, len(todo), settings.batch):
+            rows = todo[first : first + settings.batch]
+            names = [hashes[row] for row in rows]
+            found = run.batch(pictures[rows], names)
+            if files is not None:
+                files.write(names, found)
+            done |= {name: {key: value[row] for key, value in found.items()} for row, name in enumerate(names)}
+            finished += sum(copies[name] for name in names)
+            if on_batch is not None:
+                on_batch(finished, len(hashes))
     return _assembled(hashes, done, settings, distance, run)
 
 

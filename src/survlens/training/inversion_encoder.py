@@ -25,8 +25,10 @@ from survlens.training.inversion_settings import LatentSpace, device_here
 from survlens.training.latent_spaces import LatentPoints, latent_points
 from survlens.training.picture_distance import PictureDistance
 from survlens.training.settings import Device
+from survlens.training.thread_count import threads_for_side
 
 _COARSEST = 4
+_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,45 +250,46 @@ def fit_encoder(
     """
     check_pictures(generator, pictures)
     device = device_here(settings.device)
-    worker = copy.deepcopy(generator).eval().requires_grad_(False).to(device)
-    distance = copy.deepcopy(distance).eval().requires_grad_(False).to(device)
-    points = latent_points(worker, settings.space, draws=settings.mean_draws, seed=settings.seed)
-    shape = EncoderShape(
-        resolution=generator.shape.resolution,
-        width=len(points.mean),
-        space=settings.space,
-        passes=settings.passes,
-        channels=settings.channels,
-        channel_max=settings.channel_max,
-    )
-    encoder = LatentEncoder(shape, seed=settings.seed).to(device)
-    source = torch.Generator().manual_seed(settings.seed)
-    usual = _usual_distance(encoder, points, pictures, distance)
-    optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=settings.steps + 1, pct_start=0.05
-    )
-    half = settings.batch // 2
-    for step in range(settings.steps):
-        with torch.no_grad():
-            latents = points.draw(settings.batch - half, source)
-            made = points.pictures(latents)
-        taken = pictures[torch.randint(len(pictures), (half,), generator=source)]
-        shown = torch.cat([made, taken.to(device)])
-        losses = []
-        for found in encoder.looks(points, shown):
-            apart = distance(points.pictures(found), shown).mean() / usual
-            losses.append(_miss(points, found[: len(made)], latents, settings.space) + 2 * apart)
-        loss = torch.stack(losses).mean()
-        if not torch.isfinite(loss):
-            raise FitError(f"The loss of the encoder is no longer finite at step {step}. Lower `learning_rate`.")
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        if on_step is not None:
-            on_step(step, float(loss.detach()))
+    with threads_for_side(generator.shape.resolution, device):
+        worker = copy.deepcopy(generator).eval().requires_grad_(False).to(device)
+        distance = copy.deepcopy(distance).eval().requires_grad_(False).to(device)
+        points = latent_points(worker, settings.space, draws=settings.mean_draws, seed=settings.seed)
+        shape = EncoderShape(
+            resolution=generator.shape.resolution,
+            width=len(points.mean),
+            space=settings.space,
+            passes=settings.passes,
+            channels=settings.channels,
+            channel_max=settings.channel_max,
+        )
+        encoder = LatentEncoder(shape, seed=settings.seed).to(device)
+        source = torch.Generator().manual_seed(settings.seed)
+        usual = _usual_distance(encoder, points, pictures, distance)
+        optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, settings.learning_rate, total_steps=settings.steps + 1, pct_start=0.05
+        )
+        half = settings.batch // 2
+        for step in range(settings.steps):
+            with torch.no_grad():
+                latents = points.draw(settings.batch - half, source)
+                made = points.pictures(latents)
+            taken = pictures[torch.randint(len(pictures), (half,), generator=source)]
+            shown = torch.cat([made, taken.to(device)])
+            losses = []
+            for found in encoder.looks(points, shown):
+                apart = distance(points.pictures(found), shown).mean() / usual
+                losses.append(_miss(points, found[: len(made)], latents, settings.space) + 2 * apart)
+            loss = torch.stack(losses).mean()
+            if not torch.isfinite(loss):
+                raise FitError(f"The loss of the encoder is no longer finite at step {step}. Lower `learning_rate`.")
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            if on_step is not None:
+                on_step(step, float(loss.detach()))
     encoder.fitted_on = frozenset(picture_hash(picture) for picture in pictures)
     return encoder.cpu().eval()
 
@@ -328,4 +331,4 @@ def _miss(points: LatentPoints, found: Tensor, latents: Tensor, space: LatentSpa
 def _usual_distance(encoder: LatentEncoder, points: LatentPoints, pictures: Tensor, distance: PictureDistance) -> float:
     some = pictures[:256].to(points.mean.device)
     middle = points.pictures(encoder._first(points))
-    return max(float(torch.cat([distance(middle.expand_as(one[None]), one[None]) for one in some]).mean()), 1e-12)
+    return max(float(torch.cat([distance(middle.expand_as(part), part) for part in some.split(_BATCH)]).mean()), 1e-12)

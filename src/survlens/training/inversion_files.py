@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from survlens.artifacts.tensors import load_tensors, read_metadata, save_tensors
-from survlens.core.errors import CorruptFileError, UsageError
+from survlens.core.errors import CorruptFileError
+from survlens.training.resuming import check_identity
 
 Row = Mapping[str, Tensor]
 """What is stored of one photograph."""
@@ -51,7 +52,12 @@ class BatchFiles:
                     f"`{path.name}` must be a whole batch of an embedding; got a file that is damaged or without its "
                     f"hashes. Remove it from {self.folder.name} to embed its photographs again."
                 ) from error
-            self._check(identity)
+            check_identity(
+                identity,
+                self._identity,
+                before="the embedding to go on with",
+                step="Use the same settings and networks, or another folder.",
+            )
             if any(len(tensor) != len(hashes) for tensor in tensors.values()):
                 raise CorruptFileError(
                     f"`{path.name}` must hold a row for each of its {len(hashes)} photographs; got other lengths. "
@@ -70,12 +76,3 @@ class BatchFiles:
         name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:24]
         metadata = {"hashes": json.dumps(list(hashes)), "identity": json.dumps(self._identity)}
         save_tensors(self.folder / f"{name}.safetensors", rows, metadata=metadata)
-
-    def _check(self, stored: Mapping[str, str]) -> None:
-        for name in sorted(self._identity.keys() | stored.keys()):
-            now, then = self._identity.get(name), stored.get(name)
-            if now != then:
-                raise UsageError(
-                    f"`{name}` must be as in the embedding to go on with ({then}); got {now}. "
-                    "Use the same settings and networks, or another folder."
-                )
