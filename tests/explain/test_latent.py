@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
@@ -157,7 +158,26 @@ def test_held_out_rows_without_events_leave_nulls(simulated):
     silent = LatentRows(latents[:20], censored, np.arange(20))
     plain = latent_dimensions(latents, outcome, mean_kl=np.ones(3))
     found = check_dimensions(plain, training=training, held_out=silent)
-    assert found[0].to_json()["held_out"] == dict.fromkeys(("hazard_ratio", "lower", "upper", "p"))
+    nothing = dict.fromkeys(("hazard_ratio", "lower", "upper", "p"))
+    assert found[0].to_json()["held_out"] == {**nothing, "separated": False}
+
+
+def test_a_dimension_that_separates_the_events_has_no_ratio_and_is_named():
+    rng = np.random.default_rng(0)
+    time = np.arange(1.0, 41.0)
+    outcome = SurvivalOutcome.from_arrays(time, (time <= 10).astype(int), "days")
+    latents = np.stack([rng.normal(size=40), np.zeros(40), np.where(time <= 10, 1.0, -1.0)], axis=1)
+    with pytest.warns(ConvergenceWarning, match="'latent dimension 3' separates the events"):
+        found = latent_dimensions(latents, outcome, mean_kl=np.ones(3))
+    nothing = dict.fromkeys(("hazard_ratio", "lower", "upper", "p"))
+    assert found[2].to_json().items() >= {**nothing, "separated": True}.items()
+    assert [each.separated for each in found] == [False, False, True]
+    assert 0.1 < found[0].hazard_ratio < 10
+    rows = LatentRows(latents, outcome, np.arange(40))
+    with pytest.warns(ConvergenceWarning, match="'latent dimension 3'"):
+        checked = check_dimensions(found, training=rows)
+    assert checked[2].univariable.separated
+    assert not checked[0].univariable.separated
 
 
 def test_variance_inflation_equals_the_regression_on_the_others():

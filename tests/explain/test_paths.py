@@ -208,6 +208,8 @@ def test_smooth_parts_between_kinks_are_integrated_each() -> None:
     with held_still(subject) as held:
         (found,) = integral(subject, ChosenRule(), start, end)
         assert isinstance(ChosenRule().of(held, end)[0], CurvedPieces)
+        assert isinstance(ChosenRule(tolerance=9e-3).of(held, end)[0], CurvedPieces)
+        assert ChosenRule(tolerance=1e-2).of(held, end)[0] == RefinedSegments(1e-2)  # what is loose needs no kinks
         assert float(missed(held, found, start, end).abs().max()) < 1e-9
     fine, coarse = (brute_force(subject, start, end, points) for points in (16_000, 4_000))
     error = (fine - found.values["table"]).abs().max()

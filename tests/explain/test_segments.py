@@ -1,6 +1,7 @@
 """Path integrals by refined segments: against a very fine rule, and against Gauss-Legendre at equal gradients."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,6 +150,34 @@ def test_paths_stop_one_by_one_and_a_batch_equals_its_members(case: tuple) -> No
         assert torch.allclose(one.values["image"][0], both.values["image"][row], atol=1e-11)
     small = integrated(model, outer, {"image": start}, {"image": near}, **settings, memory=1)
     assert torch.allclose(small.values["image"], both.values["image"], atol=1e-11)
+
+
+def test_paths_of_every_difficulty_are_cut_as_fine_as_each_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one or together, never over the budget, and the finer the tolerance the more is spent."""
+    model = model_of(strided(), CoxPH(8), seed=2)
+    start, end = 0.1 * draw(6, 1, *SIDE, seed=1), draw(6, 1, *SIDE, seed=2)
+    end = start + torch.logspace(-2, 0, 6).double().reshape(-1, 1, 1, 1) * (end - start)
+    outer, spent = OuterMap(model.head, survival, TIMES), [0]
+    cut = RefinedSegments._cut
+
+    def counted(self: RefinedSegments, *args: Any) -> Any:
+        where = args[-1]
+        spent[-1] += where.shape[0] * (where.shape[1] - 1)
+        return cut(self, *args)
+
+    monkeypatch.setattr(RefinedSegments, "_cut", counted)
+    for tolerance in (0.1, 3e-3, 1e-4):
+        together = integrated(model, outer, {"image": start}, {"image": end}, tolerance=tolerance, budget=128)
+        spent.append(0)
+        for row in range(6):
+            one = integrated(
+                model, outer, {"image": start[row][None]}, {"image": end[row][None]}, tolerance=tolerance, budget=128
+            )
+            assert torch.allclose(one.values["image"][0], together.values["image"][row], atol=1e-11)
+            assert spent[-1] <= 128
+            spent[-1] = 0
+        spent[-1:] = [0]
+    assert spent[0] < spent[1] < spent[2] <= 6 * 128
 
 
 @pytest.mark.parametrize("kind", ["many outputs", "more outputs than the embedding has"])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from survlens.artifacts.run_folder import RunFolder, read_json
-from survlens.core.errors import DataError, UsageError
+from survlens.core.errors import DataError, FitError, UsageError
 from survlens.data.findings import Severity
 from survlens.data.preprocessing import Preprocessing, PreprocessingSettings
 from survlens.data.splits import k_fold
@@ -190,6 +190,15 @@ def test_a_category_unseen_in_training_stops_the_run_before_training(tmp_path):
     assert not (tmp_path / "rare" / "run").exists()
     settings = read_study(tmp_path / "rare" / "study.toml", ["data.unseen=as_missing"])
     assert len(prepare(settings).splits) == 3
+
+
+def test_a_model_that_cannot_be_fitted_is_named(tmp_path, monkeypatch):
+    def fails(*_):
+        raise FitError("The Cox fit cannot climb.")
+
+    monkeypatch.setattr(CoxRegression, "fit", fails)
+    with pytest.raises(FitError, match=r"Model 'clinical_cox' \(60 patients, \d+ events, 3 features\): The Cox fit"):
+        run(tmp_path / "run", table())
 
 
 def test_chosen_models_bring_what_they_need(tmp_path):

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from survlens.core.errors import FitError
 from survlens.explain.latent import per_patient
 from survlens.models.cox_vae import CoxVAE
 from survlens.models.estimator import SurvivalEstimator
@@ -103,6 +104,9 @@ def fitted_classical(
         bench: The split.
         frame: Covariates in the order of `bench.rows`.
         learnt: Rows to fit on.
+
+    Raises:
+        FitError: If it cannot be fitted; the message names the model.
     """
     position = {row: at for at, row in enumerate(bench.rows)}
     values = frame.to_numpy(dtype=np.float64)[[position[row] for row in learnt]]
@@ -110,7 +114,11 @@ def fitted_classical(
     if isinstance(entry.settings, KaplanMeierModel):
         # One curve for everybody, whatever the strata of the models that are compared with it.
         outcome = replace(outcome, stratum=None)
-    return estimator(entry, seed).fit(pd.DataFrame(means, columns=frame.columns), outcome)
+    try:
+        return estimator(entry, seed).fit(pd.DataFrame(means, columns=frame.columns), outcome)
+    except FitError as error:
+        counts = f"{len(outcome)} patients, {outcome.n_events} events, {means.shape[1]} features"
+        raise FitError(f"Model {entry.name!r} ({counts}): {error}") from error
 
 
 def table_frame(bench: Bench, entry: ModelEntry) -> pd.DataFrame:
