@@ -32,11 +32,11 @@ from survlens.core.inputs import select_rows
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.targets import survival
 from survlens.encoders.mlp import MLP
-from survlens.explain.chosen_rule import ChosenRule
 from survlens.explain.held import HeldModel, held_still
 from survlens.explain.memory import spans
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.paths import weighted_nodes
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.chosen_rule import ChosenRule
+from survlens.explain.path_rules.paths import weighted_nodes
 from survlens.explain.references import References
 from survlens.heads.cox import CoxPH
 from survlens.heads.cox_time import CoxTime

@@ -21,7 +21,7 @@ from survlens.explain.expected import GradSHAP
 from survlens.explain.groups import GroupedContributions, column_groups, modality_groups
 from survlens.explain.held import held_still
 from survlens.explain.jacobian import Strategy, raw_slopes
-from survlens.explain.paths import GaussLegendre
+from survlens.explain.path_rules.paths import GaussLegendre
 from survlens.explain.references import References
 from survlens.heads.cox import CoxPH
 from survlens.heads.logistic_hazard import LogisticHazard

@@ -30,8 +30,8 @@ from survlens.explain.gradient import Gradient
 from survlens.explain.groups import Group, GroupedContributions, column_groups
 from survlens.explain.integrated import IntegratedGradients
 from survlens.explain.occlusion import Occlusion
+from survlens.explain.path_rules.segments import RefinedSegments
 from survlens.explain.references import References
-from survlens.explain.segments import RefinedSegments
 from survlens.explain.smooth import SmoothGrad, feature_ranges
 from survlens.heads.logistic_hazard import LogisticHazard
 from survlens.models.fusion import GatedFusion

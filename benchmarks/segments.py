@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.targets import survival
 from survlens.explain.held import held_still
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.segments import RefinedSegments
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.segments import RefinedSegments
 from survlens.heads.cox import CoxPH
 from survlens.models.survival_model import SurvivalModel
 

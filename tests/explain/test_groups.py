@@ -11,7 +11,7 @@ from survlens.core.errors import InvalidValueError
 from survlens.core.targets import incidence_of, restricted_mean, survival
 from survlens.explain.expected import GradSHAP
 from survlens.explain.groups import Group, GroupedContributions, column_groups, modality_groups, region_groups
-from survlens.explain.paths import GaussLegendre
+from survlens.explain.path_rules.paths import GaussLegendre
 from survlens.explain.references import References
 from survlens.models.survival_model import SurvivalModel
 

@@ -14,8 +14,8 @@ from survlens.core.errors import InvalidTypeError
 from survlens.core.inputs import select_rows
 from survlens.core.targets import cumulative_hazard, density, restricted_mean, survival
 from survlens.encoders.cnn import CNN
-from survlens.explain.exact_pieces import ExactPieces
 from survlens.explain.integrated import IntegratedGradients
+from survlens.explain.path_rules.exact_pieces import ExactPieces
 from survlens.explain.references import Blurred, References
 from survlens.models.survival_model import SurvivalModel
 

@@ -20,8 +20,8 @@ from survlens.explain.gradient import Gradient
 from survlens.explain.groups import GroupedContributions, region_groups
 from survlens.explain.integrated import IntegratedGradients
 from survlens.explain.occlusion import Occlusion
+from survlens.explain.path_rules.segments import RefinedSegments
 from survlens.explain.references import References
-from survlens.explain.segments import RefinedSegments
 from survlens.heads.logistic_hazard import LogisticHazard
 from survlens.models.survival_model import SurvivalModel
 from survlens.report.figures.attribution_maps import draw_attribution_maps

@@ -1,11 +1,9 @@
 """What the model sees."""
 
 from survlens.explain.cam import GradCAM as GradCAM
-from survlens.explain.chosen_rule import ChosenRule as ChosenRule
 from survlens.explain.coalitions import Player as Player
 from survlens.explain.coalitions import column_players as column_players
 from survlens.explain.coalitions import region_players as region_players
-from survlens.explain.curved_pieces import CurvedPieces as CurvedPieces
 from survlens.explain.direction_agreement import DirectionAgreement as DirectionAgreement
 from survlens.explain.direction_agreement import direction_agreement as direction_agreement
 from survlens.explain.direction_controls import permuted_directions as permuted_directions
@@ -15,7 +13,6 @@ from survlens.explain.directions import Metric as Metric
 from survlens.explain.directions import health_direction as health_direction
 from survlens.explain.directions import value_direction as value_direction
 from survlens.explain.directions import without as without
-from survlens.explain.exact_pieces import ExactPieces as ExactPieces
 from survlens.explain.expected import GradSHAP as GradSHAP
 from survlens.explain.global_effects import DependenceOverTime as DependenceOverTime
 from survlens.explain.global_effects import ImportanceOverTime as ImportanceOverTime
@@ -27,7 +24,6 @@ from survlens.explain.groups import GroupedContributions as GroupedContributions
 from survlens.explain.groups import column_groups as column_groups
 from survlens.explain.groups import modality_groups as modality_groups
 from survlens.explain.groups import region_groups as region_groups
-from survlens.explain.halved_lines import HalvedLines as HalvedLines
 from survlens.explain.importance import GlobalImportance as GlobalImportance
 from survlens.explain.importance import Regions as Regions
 from survlens.explain.importance import global_importance as global_importance
@@ -35,7 +31,6 @@ from survlens.explain.integrated import IntegratedGradients as IntegratedGradien
 from survlens.explain.interactions import Curvature as Curvature
 from survlens.explain.interactions import IntegratedHessians as IntegratedHessians
 from survlens.explain.jacobian import Strategy as Strategy
-from survlens.explain.knot_pieces import KnotPieces as KnotPieces
 from survlens.explain.latent import LatentDimension as LatentDimension
 from survlens.explain.latent import PrincipalComponents as PrincipalComponents
 from survlens.explain.latent import dimension_reliability as dimension_reliability
@@ -44,11 +39,16 @@ from survlens.explain.latent_edits import EditedLatents as EditedLatents
 from survlens.explain.latent_edits import edited as edited
 from survlens.explain.latent_frame import LatentFrame as LatentFrame
 from survlens.explain.occlusion import Occlusion as Occlusion
-from survlens.explain.path_integral import PathIntegral as PathIntegral
-from survlens.explain.paths import GaussLegendre as GaussLegendre
+from survlens.explain.path_rules.chosen_rule import ChosenRule as ChosenRule
+from survlens.explain.path_rules.curved_pieces import CurvedPieces as CurvedPieces
+from survlens.explain.path_rules.exact_pieces import ExactPieces as ExactPieces
+from survlens.explain.path_rules.halved_lines import HalvedLines as HalvedLines
+from survlens.explain.path_rules.knot_pieces import KnotPieces as KnotPieces
+from survlens.explain.path_rules.path_integral import PathIntegral as PathIntegral
+from survlens.explain.path_rules.paths import GaussLegendre as GaussLegendre
+from survlens.explain.path_rules.segments import RefinedSegments as RefinedSegments
 from survlens.explain.references import Blurred as Blurred
 from survlens.explain.references import References as References
-from survlens.explain.segments import RefinedSegments as RefinedSegments
 from survlens.explain.shapley import ExactSHAP as ExactSHAP
 from survlens.explain.smooth import SmoothGrad as SmoothGrad
 from survlens.explain.smooth import feature_deviations as feature_deviations

@@ -17,7 +17,7 @@ from survlens.core.protocols import Inputs
 from survlens.core.targets import Target, survival
 from survlens.explain.held import HeldModel, held_still
 from survlens.explain.layout import axis_names, checked_times, chosen_modalities, unit_of
-from survlens.explain.outer_maps import OuterMap
+from survlens.explain.outer.outer_maps import OuterMap
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 

@@ -28,8 +28,8 @@ from survlens.core.prediction import Interpolation
 from survlens.core.protocols import Inputs
 from survlens.core.targets import Target, survival
 from survlens.explain.asked import AskedModel
-from survlens.explain.chebyshev import coefficients_of, nodes
 from survlens.explain.held import RawCurves
+from survlens.explain.outer.chebyshev import coefficients_of, nodes
 
 _DEGREES = (32, 64, 128)
 _TOLERANCE = 1e-14

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from survlens.core.attribution import Attribution
 from survlens.core.protocols import Inputs
 from survlens.core.targets import Target, survival
-from survlens.explain.chosen_rule import ChosenRule
-from survlens.explain.halved_lines import HalvedLines
 from survlens.explain.memory import MEMORY
 from survlens.explain.over_references import PathMethod
-from survlens.explain.path_integral import PathRule
+from survlens.explain.path_rules.chosen_rule import ChosenRule
+from survlens.explain.path_rules.halved_lines import HalvedLines
+from survlens.explain.path_rules.path_integral import PathRule
 from survlens.explain.references import ReferenceSource
 
 

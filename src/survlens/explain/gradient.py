@@ -18,7 +18,7 @@ from survlens.explain.held import HeldModel, held_still
 from survlens.explain.jacobian import Strategy, raw_pullback, raw_slopes
 from survlens.explain.layout import axis_names, checked_times, chosen_modalities, items_of, unit_of
 from survlens.explain.memory import MEMORY, rows_at_once, spans
-from survlens.explain.outer_maps import OuterMap
+from survlens.explain.outer.outer_maps import OuterMap
 
 
 @dataclass(frozen=True, slots=True)

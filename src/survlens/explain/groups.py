@@ -29,8 +29,8 @@ from survlens.explain.held import HeldModel, held_still
 from survlens.explain.jacobian import pushforward, raw_slopes
 from survlens.explain.layout import checked_times, items_of, unit_of
 from survlens.explain.memory import MEMORY, rows_at_once, spans
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.piece_nodes import rule
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.outer.piece_nodes import rule
 from survlens.explain.references import ReferenceSource
 from survlens.models.survival_model import SurvivalModel
 

@@ -21,8 +21,8 @@ from survlens.core.targets import Target, survival
 from survlens.explain.held import HeldModel, held_still
 from survlens.explain.layout import checked_times, unit_of
 from survlens.explain.memory import MEMORY, rows_at_once
-from survlens.explain.network_kind import network_kind
-from survlens.explain.outer_maps import OuterMap
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.network_kind import network_kind
 from survlens.explain.references import ReferenceSource
 
 _RECTIFIERS: frozenset[Any] = frozenset((nn.functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_))

@@ -14,12 +14,12 @@ from survlens.core.errors import InvalidTypeError
 from survlens.core.inputs import count_key, has_bags, row_of_item, rows_of_modality, select_rows
 from survlens.core.protocols import Inputs
 from survlens.core.targets import Target
-from survlens.explain.few_columns import MANY, FewColumns, few_columns
 from survlens.explain.held import HeldModel, held_still
 from survlens.explain.layout import axis_names, checked_times, chosen_modalities, items_of, unit_of
 from survlens.explain.memory import MEMORY, rows_at_once, spans
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.path_integral import PathIntegral, PathRule
+from survlens.explain.outer.few_columns import MANY, FewColumns, few_columns
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.path_integral import PathIntegral, PathRule
 from survlens.explain.references import ReferenceSource
 
 _LINES = 24

@@ -15,7 +15,7 @@ from survlens.core.targets import survival
 from survlens.explain.expected import GradSHAP
 from survlens.explain.gradient import Gradient
 from survlens.explain.integrated import IntegratedGradients
-from survlens.explain.path_integral import PathRule
+from survlens.explain.path_rules.path_integral import PathRule
 from survlens.explain.references import References
 from survlens.explain.survshap import PermutationSurvSHAP
 from survlens.models.survival_model import SurvivalModel

@@ -26,8 +26,8 @@ from survlens.data.simulate.published_hazards import (
     time_independent_survival,
 )
 from survlens.encoders.mlp import MLP
-from survlens.explain.path_integral import PathRule
-from survlens.explain.segments import RefinedSegments
+from survlens.explain.path_rules.path_integral import PathRule
+from survlens.explain.path_rules.segments import RefinedSegments
 from survlens.heads.cox import CoxPH
 from survlens.heads.cox_time import CoxTime
 from survlens.heads.deephit import DeepHit

@@ -12,7 +12,7 @@ from torch import Tensor
 from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.targets import Scope, Target, density, hazard_rate, log_hazard_rate
-from survlens.explain.outer_maps import OuterMap
+from survlens.explain.outer.outer_maps import OuterMap
 from survlens.heads.cox_time import CoxTime
 from survlens.heads.deephit import DeepHit
 from survlens.heads.logistic_hazard import LogisticHazard

@@ -14,8 +14,8 @@ from survlens.core.errors import FitError
 from survlens.core.inputs import count_key
 from survlens.encoders.pooling import MeanPooling, MultipleInstance
 from survlens.explain.held import held_still
-from survlens.explain.network_kind import NetworkKind, Smoothness, kink_values_at, network_kind
-from survlens.explain.pieces import Breaks, breaks_of
+from survlens.explain.path_rules.network_kind import NetworkKind, Smoothness, kink_values_at, network_kind
+from survlens.explain.path_rules.pieces import Breaks, breaks_of
 from survlens.models.survival_model import SurvivalModel
 
 

@@ -20,7 +20,7 @@ from survlens.core.errors import FitError
 from survlens.core.inputs import has_bags, rows_of_modality, select_rows
 from survlens.core.protocols import Inputs
 from survlens.explain.held import HeldModel
-from survlens.explain.kinks import KinkValues, kink_names, kink_values
+from survlens.explain.path_rules.kinks import KinkValues, kink_names, kink_values
 from survlens.heads.cox_time import CoxTime
 
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from survlens.core.surfaces import log_survival_from_pmf_logits
-from survlens.explain.level_curves import LevelCurves, LevelWeights
-from survlens.explain.level_slopes import level_slopes
-from survlens.explain.rise_slopes import rise_slopes
+from survlens.explain.outer.level_curves import LevelCurves, LevelWeights
+from survlens.explain.outer.level_slopes import level_slopes
+from survlens.explain.outer.rise_slopes import rise_slopes
 from survlens.heads.cox_time import CoxTime
 from survlens.heads.deephit import DeepHit
 from survlens.heads.logistic_hazard import LogisticHazard

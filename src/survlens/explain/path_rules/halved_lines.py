@@ -13,10 +13,10 @@ from survlens.core.errors import InvalidValueError
 from survlens.core.inputs import count_key, has_bags, row_of_item, rows_of_modality, select_rows
 from survlens.core.protocols import Inputs
 from survlens.explain.held import HeldModel
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.path_integral import PathIntegral, PathRule
-from survlens.explain.paths import largest, rows_of, tolerance_of
-from survlens.explain.pieces import points_between
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.path_integral import PathIntegral, PathRule
+from survlens.explain.path_rules.paths import largest, rows_of, tolerance_of
+from survlens.explain.path_rules.pieces import points_between
 
 _NOTE = (
     "The target has kinks of its own, which no rule knows the places of. Lines were halved where contributions did not "

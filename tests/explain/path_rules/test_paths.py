@@ -29,15 +29,15 @@ from survlens.core.targets import (
     survival,
 )
 from survlens.encoders.pooling import AttentionPooling, MultipleInstance
-from survlens.explain.chosen_rule import ChosenRule
-from survlens.explain.curved_pieces import CurvedPieces
-from survlens.explain.exact_pieces import ExactPieces
 from survlens.explain.held import HeldModel, held_still
-from survlens.explain.knot_pieces import KnotPieces
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.path_integral import PathIntegral, PathRule
-from survlens.explain.paths import GaussLegendre, weighted_nodes
-from survlens.explain.segments import RefinedSegments
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.chosen_rule import ChosenRule
+from survlens.explain.path_rules.curved_pieces import CurvedPieces
+from survlens.explain.path_rules.exact_pieces import ExactPieces
+from survlens.explain.path_rules.knot_pieces import KnotPieces
+from survlens.explain.path_rules.path_integral import PathIntegral, PathRule
+from survlens.explain.path_rules.paths import GaussLegendre, weighted_nodes
+from survlens.explain.path_rules.segments import RefinedSegments
 from survlens.heads.cox_time import CoxTime
 from survlens.heads.pair_network import PairNetwork
 from survlens.models.fusion import GatedFusion

@@ -1,7 +1,7 @@
 """Loops that turn slopes of raw outputs into sums over points of slopes of a curve's levels, in one sweep.
 
 Each point's slopes are read once, its level slopes stay in the fastest memory, and every time takes its two levels from
-there. Importing this module imports numba (0.5 s), so `survlens.explain.level_sums` does it on first use.
+there. Importing this module imports numba (0.5 s), so `survlens.explain.outer.level_sums` does it on first use.
 """
 
 # pyright: reportIndexIssue=false, reportArgumentType=false

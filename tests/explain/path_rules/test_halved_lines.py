@@ -11,8 +11,8 @@ from survlens.core.errors import InvalidValueError
 from survlens.core.grid import TimeGrid
 from survlens.core.targets import survival, survival_quantile
 from survlens.explain.expected import GradSHAP
-from survlens.explain.halved_lines import HalvedLines
-from survlens.explain.paths import GaussLegendre
+from survlens.explain.path_rules.halved_lines import HalvedLines
+from survlens.explain.path_rules.paths import GaussLegendre
 from survlens.explain.references import References
 from survlens.heads.deephit import DeepHit
 from survlens.heads.mtlr import MTLR

@@ -15,11 +15,11 @@ from survlens.core.protocols import Inputs
 from survlens.explain.held import HeldModel
 from survlens.explain.jacobian import raw_slopes
 from survlens.explain.memory import MEMORY, rows_at_once, spans
-from survlens.explain.network_kind import NetworkKind, network_kind
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.path_integral import PathIntegral
-from survlens.explain.paths import doubled, joined, raw_width
-from survlens.explain.pieces import breaks_of, points_between, tables_of
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.network_kind import NetworkKind, network_kind
+from survlens.explain.path_rules.path_integral import PathIntegral
+from survlens.explain.path_rules.paths import doubled, joined, raw_width
+from survlens.explain.path_rules.pieces import breaks_of, points_between, tables_of
 
 _BLOCK = 64 * 2**20  # bytes of one block of points: more than this only leaves the cache
 

@@ -1,6 +1,6 @@
 """Compiled Chebyshev polynomials of many points: each recurrence runs in registers, one pass per point.
 
-Importing this module imports numba (0.5 s), so it is done on first use. See `survlens.explain.chebyshev` for formulas.
+Importing this module imports numba (0.5 s), so it is done on first use. See `chebyshev` for formulas.
 """
 
 from __future__ import annotations

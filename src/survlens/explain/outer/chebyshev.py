@@ -41,7 +41,7 @@ def basis(x: Float[Tensor, " point"], count: int) -> Float[Tensor, "point term"]
 def mean_basis(start: Float[Tensor, " piece"], end: Float[Tensor, " piece"], count: int) -> Float[Tensor, "piece term"]:
     """Means of T_q over the pieces from `start` to `end`, for q < `count`."""
     if start.device.type == "cpu" and start.dtype == torch.float64:
-        from survlens.explain import chebyshev_scan  # numba takes 0.5 s to import
+        from survlens.explain.outer import chebyshev_scan  # numba takes 0.5 s to import
 
         arrays = (each.detach().contiguous().numpy() for each in (start, end))
         return torch.from_numpy(chebyshev_scan.mean_basis(*arrays, count))

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from survlens.core.inputs import has_bags, present, rows_of_modality, select_rows, states_missing
 from survlens.core.protocols import Inputs
-from survlens.explain.curved_pieces import CurvedPieces
-from survlens.explain.exact_pieces import ExactPieces
 from survlens.explain.held import HeldModel
-from survlens.explain.knot_pieces import KnotPieces, knot_kinds
 from survlens.explain.memory import MEMORY
-from survlens.explain.network_kind import Smoothness, network_kind
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.path_integral import PathIntegral, PathRule
-from survlens.explain.paths import GaussLegendre, replaced
-from survlens.explain.segments import RefinedSegments
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.curved_pieces import CurvedPieces
+from survlens.explain.path_rules.exact_pieces import ExactPieces
+from survlens.explain.path_rules.knot_pieces import KnotPieces, knot_kinds
+from survlens.explain.path_rules.network_kind import Smoothness, network_kind
+from survlens.explain.path_rules.path_integral import PathIntegral, PathRule
+from survlens.explain.path_rules.paths import GaussLegendre, replaced
+from survlens.explain.path_rules.segments import RefinedSegments
 
 _COARSE = 1e-3  # tolerance from which on two nodes are where to begin
 _LOOSE = 1e-2  # tolerance from which on segments reach it before kinks are found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from survlens.core.protocols import Inputs
 from survlens.explain.held import HeldModel
-from survlens.explain.outer_maps import OuterMap
+from survlens.explain.outer.outer_maps import OuterMap
 
 
 @dataclass(frozen=True, slots=True, eq=False)

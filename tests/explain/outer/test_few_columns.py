@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from contracts.head_rows import HEADS, WIDTH, example, fitted
 from survlens.core.targets import Scope, Target, cumulative_hazard, restricted_mean, survival
 from survlens.explain.expected import GradSHAP
-from survlens.explain.few_columns import few_columns
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.paths import GaussLegendre
+from survlens.explain.outer.few_columns import few_columns
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.paths import GaussLegendre
 from survlens.explain.references import References
 from survlens.models.survival_model import SurvivalModel
 

@@ -3,7 +3,7 @@
     phi(t) = sum over points s and the two levels k around t of dF(t)/dlevel_k (s) dlevel_k/du (u_s) g_s
 
 For heads of hazards and of masses the slopes of the levels are running sums over raw outputs, see
-`survlens.explain.level_slopes`; these are taken, and met with the times, while a point's slopes are at hand.
+`survlens.explain.outer.level_slopes`; these are taken, and met with the times, while a point's slopes are at hand.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from survlens.core import surfaces
-from survlens.explain.level_curves import LevelWeights
-from survlens.explain.level_slopes import level_slopes
-from survlens.explain.rise_slopes import rise_slopes
+from survlens.explain.outer.level_curves import LevelWeights
+from survlens.explain.outer.level_slopes import level_slopes
+from survlens.explain.outer.rise_slopes import rise_slopes
 from survlens.heads.cox_time import CoxTime
 from survlens.heads.deephit import DeepHit
 from survlens.heads.logistic_hazard import LogisticHazard
@@ -73,7 +73,7 @@ def _add_rises(found: Tensor, head: Any, raw: Tensor, slopes: Tensor, rules: Ten
 def _compiled_sum(
     slopes: Tensor, shares: Tensor, hazard: Tensor | None, rules: Tensor, weights: LevelWeights
 ) -> Tensor:
-    from survlens.explain import level_scan  # numba takes 0.5 s to import
+    from survlens.explain.outer import level_scan  # numba takes 0.5 s to import
 
     shape = slopes.shape[:2]
     right = weights.right.numpy()

@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 from survlens.core.grid import TimeGrid
 from survlens.explain.expected import GradSHAP
-from survlens.explain.first_layer import first_layers
 from survlens.explain.held import held_still
 from survlens.explain.jacobian import raw_slopes
-from survlens.explain.paths import GaussLegendre, every_other
+from survlens.explain.path_rules.first_layer import first_layers
+from survlens.explain.path_rules.paths import GaussLegendre, every_other
 from survlens.explain.references import References
 from survlens.heads.logistic_hazard import LogisticHazard
 from survlens.models.survival_model import SurvivalModel

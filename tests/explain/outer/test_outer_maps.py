@@ -24,8 +24,8 @@ from survlens.core.targets import (
     survival_quantile,
     time_lost_to,
 )
-from survlens.explain.level_slopes import level_slopes
-from survlens.explain.outer_maps import OuterMap
+from survlens.explain.outer.level_slopes import level_slopes
+from survlens.explain.outer.outer_maps import OuterMap
 from survlens.heads.deephit import DeepHit
 from survlens.heads.logistic_hazard import LogisticHazard
 from survlens.heads.pmf import PMF

@@ -21,7 +21,7 @@ from scipy.linalg import qr
 from torch import Tensor
 
 from survlens.core.targets import Scope
-from survlens.explain.outer_maps import OuterMap
+from survlens.explain.outer.outer_maps import OuterMap
 
 MANY = 32
 """Times from which on a few are looked for."""

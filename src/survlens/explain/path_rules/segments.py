@@ -1,7 +1,7 @@
 """Path integrals by segments, where pieces cannot be counted: networks with thousands of kinks, and unknown ones.
 
 The line from reference to instance is cut into n segments. In each, u is taken as linear with its mean slopes
-(`survlens.explain.secants`: one reverse pass), and the outer map is integrated exactly along it. Units that switch are
+(`secants`: one reverse pass), and the outer map is integrated exactly along it. Units that switch are
 counted by their shares, so the error falls faster than 1/n, where any rule on gradients at points falls like 1/n.
 Segments are shorter where the slopes of neighbours disagree, found on a coarser cut; leaving out nodes tells the
 error.
@@ -22,9 +22,9 @@ from survlens.core.inputs import check_inputs, count_key, has_bags, row_of_item,
 from survlens.core.protocols import Inputs
 from survlens.explain.held import HeldModel
 from survlens.explain.memory import MEMORY, rows_at_once
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.path_integral import PathIntegral
-from survlens.explain.secants import Seen, Straightened
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.path_integral import PathIntegral
+from survlens.explain.path_rules.secants import Seen, Straightened
 
 _RATIO = 3  # a cut has so many times the segments of the coarse one that tells its error
 _LAST = 0.85  # share of the budget, or of what is left of it, that goes to the last cut

@@ -15,10 +15,10 @@ from survlens.core.protocols import Inputs
 from survlens.core.targets import cumulative_hazard, restricted_mean, survival
 from survlens.encoders.pooling import AttentionPooling, MultipleInstance
 from survlens.explain.held import held_still
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.path_integral import PathIntegral
-from survlens.explain.secants import Seen, Straightened
-from survlens.explain.segments import RefinedSegments
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.path_integral import PathIntegral
+from survlens.explain.path_rules.secants import Seen, Straightened
+from survlens.explain.path_rules.segments import RefinedSegments
 from survlens.heads.cox import CoxPH
 from survlens.heads.logistic_hazard import LogisticHazard
 from survlens.models.survival_model import SurvivalModel

@@ -23,16 +23,16 @@ from torch import Tensor
 
 from survlens.core.errors import InvalidValueError
 from survlens.core.targets import Scope, Target
-from survlens.explain.between_knots import few_times
 from survlens.explain.forward import derivative as derivative
 from survlens.explain.held import RawCurves
-from survlens.explain.level_cotangents import mean_cotangents
-from survlens.explain.level_curves import level_curves, level_weights
-from survlens.explain.level_slopes import level_slopes
-from survlens.explain.level_sums import level_sum
 from survlens.explain.memory import MEMORY, rows_at_once, spans
-from survlens.explain.piece_nodes import growth, nodes_and_parts, reach, rule
-from survlens.explain.scalar_table import ScalarTable, scalar_table
+from survlens.explain.outer.between_knots import few_times
+from survlens.explain.outer.level_cotangents import mean_cotangents
+from survlens.explain.outer.level_curves import level_curves, level_weights
+from survlens.explain.outer.level_slopes import level_slopes
+from survlens.explain.outer.level_sums import level_sum
+from survlens.explain.outer.piece_nodes import growth, nodes_and_parts, reach, rule
+from survlens.explain.outer.scalar_table import ScalarTable, scalar_table
 
 _NARROW = 3  # up to so many raw outputs, their cotangents are taken one by one at every time
 _BLOCK = 32 * 2**20  # bytes of one block of points: more than this only leaves the cache

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from survlens.explain import chebyshev
+from survlens.explain.outer import chebyshev
 
 _WORTH = 2  # so many times as many asked times as nodes, or the asked times are taken themselves
 _TOLERANCE = 1e-13  # of the largest value of a group

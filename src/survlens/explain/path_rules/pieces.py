@@ -19,8 +19,8 @@ from torch import Tensor
 from survlens.core.inputs import count_key, has_bags, row_of_item, rows_of_modality, select_rows
 from survlens.core.protocols import Inputs
 from survlens.explain.held import HeldModel
-from survlens.explain.kinks import KinkValues
-from survlens.explain.network_kind import kink_values_at
+from survlens.explain.path_rules.kinks import KinkValues
+from survlens.explain.path_rules.network_kind import kink_values_at
 
 _MOST_STEPS = 60
 _SHORTEST = 1e-14  # breaks closer than this, as a share of the line, are one

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from survlens.explain import chebyshev
+from survlens.explain.outer import chebyshev
 
 _FEWEST, _MOST = 16, 256
 _TOLERANCE = 1e-13  # of the largest weight of a time

@@ -20,12 +20,12 @@ from torch import Tensor
 from survlens.core.errors import InvalidValueError
 from survlens.core.inputs import count_key, has_bags, row_of_item, rows_of_modality, select_rows
 from survlens.core.protocols import Inputs
-from survlens.explain.first_layer import FirstLayers, first_layers
 from survlens.explain.held import HeldModel
 from survlens.explain.memory import MEMORY, rows_at_once, spans
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.path_integral import PathIntegral
-from survlens.explain.pieces import points_between
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.first_layer import FirstLayers, first_layers
+from survlens.explain.path_rules.path_integral import PathIntegral
+from survlens.explain.path_rules.pieces import points_between
 
 _BLOCK = 64 * 2**20  # bytes of one block of points: more than this only leaves the cache
 _FLOOR = 0.1  # the share of the last change that an estimated error is at least: a small one may be chance

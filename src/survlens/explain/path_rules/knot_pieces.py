@@ -25,13 +25,13 @@ from survlens.core.protocols import Inputs
 from survlens.core.targets import Scope
 from survlens.explain.held import HeldModel
 from survlens.explain.jacobian import raw_slopes
-from survlens.explain.level_curves import level_curves, level_weights
 from survlens.explain.memory import MEMORY, rows_at_once, spans
-from survlens.explain.network_kind import NetworkKind, Smoothness, network_kind
-from survlens.explain.outer_maps import OuterMap
-from survlens.explain.path_integral import PathIntegral
-from survlens.explain.paths import joined, largest, replaced, tolerance_of
-from survlens.explain.pieces import breaks_of, points_between
+from survlens.explain.outer.level_curves import level_curves, level_weights
+from survlens.explain.outer.outer_maps import OuterMap
+from survlens.explain.path_rules.network_kind import NetworkKind, Smoothness, network_kind
+from survlens.explain.path_rules.path_integral import PathIntegral
+from survlens.explain.path_rules.paths import joined, largest, replaced, tolerance_of
+from survlens.explain.path_rules.pieces import breaks_of, points_between
 from survlens.heads.cox_time import CoxTime
 
 _BLOCK = 128 * 2**20  # bytes of one block of lines
@@ -205,7 +205,7 @@ def _block(
 
 
 def _sweep() -> ModuleType:
-    from survlens.explain import knot_sweep  # numba takes 0.5 s to import
+    from survlens.explain.path_rules import knot_sweep  # numba takes 0.5 s to import
 
     return knot_sweep
 
