@@ -9,6 +9,7 @@ name a shape (`Float[Tensor, "instance time"]`) as survlens is imported. It diff
 """
 
 import ast
+import re
 import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
@@ -23,6 +24,8 @@ from beartype import beartype
 from jaxtyping import AbstractArray
 
 PACKAGE = "survlens"
+_SHAPE_WITHIN = re.compile(rb""",\s*["'][^"']*["']\s*,?\s*\]""")
+"""Where a shape may stand: the second of two things in brackets, a string."""
 
 
 def _names_a_shape(annotation: object) -> bool:
@@ -94,8 +97,11 @@ class _Decorate(ast.NodeTransformer):
 
 class _Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
-        """Compiles afresh: a decorated module must not be kept on disk, nor taken from there."""
-        tree = _Decorate().visit(ast.parse(Path(self.path).read_bytes(), self.path))
+        """Compiles afresh what names a shape: a decorated module must not be kept on disk, nor taken from there."""
+        source = Path(self.path).read_bytes()
+        if not _SHAPE_WITHIN.search(source):
+            return super().get_code(fullname)
+        tree = _Decorate().visit(ast.parse(source, self.path))
         return compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
 
 

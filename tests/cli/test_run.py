@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import survlens.study.report as study_report
 from survlens.artifacts.run_folder import read_json
@@ -204,10 +205,10 @@ def _command(*arguments):
 @pytest.mark.usefixtures("without_report")
 def test_interrupt_keeps_the_work_and_resume_ends_with_the_same_bits(survlens, study, tmp_path):
     longer = ["--models", "vae", "--set", "model.vae.seeds=[3]", "--set", "model.vae.fit.patience=0"]
-    longer += ["--set", "model.vae.fit.epochs=40", "--set", "evaluation.bootstrap=0"]
+    longer += ["--set", "model.vae.fit.epochs=12", "--set", "evaluation.bootstrap=0"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert survlens("run", study, "--out", whole, *longer).exit_code == 0
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums add up in the same order
     command = _command("run", study, "--out", cut, *longer)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
         assert running.stderr is not None
