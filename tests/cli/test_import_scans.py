@@ -124,6 +124,49 @@ def test_several_series_are_listed_until_one_is_chosen(survlens, tmp_path):
     assert survlens("import", "dicom", tmp_path / "in", "--out", tmp_path / "6", "--largest").exit_code == 0
 
 
+def test_one_number_of_two_series_is_said_to_choose_none(survlens, tmp_path):
+    def numbered(words, kernel="B30f"):
+        def change(data, _):
+            data.SeriesNumber, data.SeriesDescription, data.ConvolutionKernel = 7, words, kernel
+
+        return change
+
+    tiny.write_series(tmp_path / "in" / "a", "p", seed=1, change=numbered("soft"))
+    tiny.write_series(tmp_path / "in" / "b", "p", series="2", seed=2, change=numbered("sharp"))
+    asked = survlens("import", "dicom", tmp_path / "in", "--out", tmp_path / "0", "--series", "7")
+    assert asked.exit_code == DATA_ERROR
+    (said,) = [each["message"] for each in json.loads((tmp_path / "0/import_report.json").read_text())["findings"]
+               if each["code"] == "series-several"]  # fmt: skip
+    assert "Number 7 stands for several of them, so that it chooses none." in said
+    assert "--series WORDS" in said
+    assert survlens("import", "dicom", tmp_path / "in", "--out", tmp_path / "1", "--series", "sharp").exit_code == 0
+    tiny.write_series(tmp_path / "in" / "b", "p", series="2", seed=2, change=numbered("soft"))
+    survlens("import", "dicom", tmp_path / "in", "--out", tmp_path / "2", "--series", "7")
+    assert "leave only one of them in the export" in (tmp_path / "2/import_report.md").read_text()
+    (tmp_path / "in" / "b" / "000.dcm").unlink()
+    survlens("import", "dicom", tmp_path / "in", "--out", tmp_path / "3", "--series", "7")
+    assert "choose by --largest" in (tmp_path / "3/import_report.md").read_text()
+
+
+def test_the_link_says_what_stands_behind_files_without_a_patient(survlens, tmp_path):
+    tiny.write_series(tmp_path / "in/a", "id-a")
+    tiny.write_series(tmp_path / "in/b", "id-b", seed=1, change=lambda data, _: setattr(data, "PatientID", ""))
+    tiny.write_series(tmp_path / "in/c", "id-c", seed=2, change=without_study)
+    survlens("import", "dicom", tmp_path / "in", "--out", tmp_path / "out", "--link", tmp_path / "link.csv")
+    link = pd.read_csv(tmp_path / "link.csv", keep_default_na=False)
+    named = link[link["kind"] != "file"]
+    assert set(named["kind"]) == {"patient", "study", "folder"}
+    assert (link["original"] != "").all()
+    of = dict(named[["kind", "original"]].to_numpy())
+    assert (of["patient"], of["folder"]) == ("id-a", "c")
+    assert set(named["shown"]) == set(table(tmp_path / "out")["patient"])
+
+
+def without_study(data, _):
+    data.PatientID = ""
+    data.StudyInstanceUID = ""
+
+
 def test_structures_are_united_and_all_of_them_listed(survlens, tmp_path):
     tiny.write_series(tmp_path / "in", "p")
 

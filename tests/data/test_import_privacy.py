@@ -39,6 +39,17 @@ def test_a_name_in_the_name_of_a_structure_stays_out_of_every_message(tmp_path, 
     assert "dulcinea" not in written(tmp_path / "out").lower()
 
 
+def test_a_text_that_turns_out_to_be_a_name_later_is_not_taken_from_an_earlier_run(tmp_path):
+    tiny.write_series(tmp_path / "in/a", "a", change=lambda data, _: setattr(data, "ConvolutionKernel", "Rozinante"))
+    tiny.write_structures(tmp_path / "in/rt.dcm", "a", names=("Rozinante",))
+    import_dicom(tmp_path / "in", tmp_path / "out", ImportSettings())
+    assert "Rozinante" in written(tmp_path / "out")
+    assert import_dicom(tmp_path / "in", tmp_path / "out", ImportSettings()).reused == 1
+    tiny.write_series(tmp_path / "in/b", "b", change=lambda data, _: setattr(data, "PatientName", "Rozinante^La"))
+    assert import_dicom(tmp_path / "in", tmp_path / "out", ImportSettings()).reused == 0
+    assert "rozinante" not in written(tmp_path / "out").lower()
+
+
 def test_one_person_under_two_identifiers_is_a_warning(tmp_path):
     def person(name: str, born: str):
         def change(data: Dataset, number: int) -> None:

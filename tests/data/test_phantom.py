@@ -1,5 +1,7 @@
 """Phantoms: drawn volumes whose hazard is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from survlens.data.simulate.phantom import (
     Organ,
     PhantomStudy,
     drawn_phantoms,
+    phantom_hazard,
     phantom_outcome,
     phantom_survival,
 )
@@ -19,6 +22,25 @@ from survlens.data.simulate.phantom import (
 @pytest.fixture(scope="module")
 def study() -> PhantomStudy:
     return phantom_survival(300, size=16)
+
+
+@pytest.fixture(scope="module")
+def many() -> PhantomStudy:
+    """Of so many patients that their outcomes can be tested."""
+    return phantom_survival(1500, size=12, censored=0.2)
+
+
+def with_effect(study: PhantomStudy, effect: LoadEffect, censored: float) -> PhantomStudy:
+    """The same patients with survival drawn anew, as `phantom_survival` draws it."""
+    outcome = phantom_outcome(study.load, study.age, effect=effect, censored=censored, seed=0)
+    return replace(study, outcome=outcome, truth=phantom_hazard(effect))
+
+
+def test_survival_drawn_for_the_same_patients_is_that_of_the_whole_draw():
+    whole = phantom_survival(40, size=12, effect=LoadEffect.WEARS_OFF, censored=0.1)
+    again = with_effect(phantom_survival(40, size=12), LoadEffect.WEARS_OFF, 0.1)
+    assert torch.equal(whole.outcome.time, again.outcome.time)
+    assert torch.equal(whole.outcome.event, again.outcome.event)
 
 
 def test_the_same_seed_draws_the_same_and_a_longer_cohort_begins_with_the_shorter(study):
@@ -61,8 +83,8 @@ def test_the_liver_lies_on_the_right_side_of_a_canonical_volume(study):
 
 
 @pytest.mark.parametrize("effect", list(LoadEffect))
-def test_outcomes_follow_the_stated_hazard(effect):
-    drawn = phantom_survival(1500, size=12, effect=effect, censored=0.2)
+def test_outcomes_follow_the_stated_hazard(many, effect):
+    drawn = with_effect(many, effect, 0.2)
     hazard = drawn.truth.predict_from_raw(drawn.truth.raw(torch.from_numpy(drawn.covariates)))
     at_end = hazard.at(drawn.outcome.time.unique(sorted=True).tolist())
     index = np.searchsorted(at_end.times.numpy(), drawn.outcome.time.numpy())
@@ -88,8 +110,8 @@ def test_the_true_hazard_orders_patients(study):
     assert 0.7 < pair_counts(study.log_hazard, study.outcome).concordance < 0.85
 
 
-def test_the_size_of_the_liver_does_not_predict_and_is_drawn_apart_from_the_load():
-    drawn = phantom_survival(1200, size=12)
+def test_the_size_of_the_liver_does_not_predict_and_is_drawn_apart_from_the_load(many):
+    drawn = many
     standard = drawn.liver.argsort().argsort()
     # Standard errors are about 0.03 of a correlation and 0.012 of a concordance.
     assert abs(np.corrcoef(standard, drawn.load.argsort().argsort())[0, 1]) < 0.09
@@ -99,8 +121,8 @@ def test_the_size_of_the_liver_does_not_predict_and_is_drawn_apart_from_the_load
     assert oracle > max(alone) + 0.02 > 0.66
 
 
-def test_an_effect_that_wears_off_is_strong_early_and_gone_late():
-    drawn = phantom_survival(1500, size=12, effect=LoadEffect.WEARS_OFF, censored=0.0)
+def test_an_effect_that_wears_off_is_strong_early_and_gone_late(many):
+    drawn = with_effect(many, LoadEffect.WEARS_OFF, 0.0)
     load, time = drawn.covariates[:, 0], drawn.outcome.time.numpy()
     truth = drawn.truth.predict(torch.from_numpy(drawn.covariates), torch.tensor([1.0, 12.0, 30.0])).log_hazard_rate
     assert truth is not None

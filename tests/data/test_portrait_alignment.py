@@ -11,6 +11,7 @@ from survlens.data.landmarks import FaceLandmarks, LandmarkTable
 from survlens.data.portrait_alignment import (
     AlignmentOutcome,
     FaceDetector,
+    MarkedOrFound,
     SourceSquare,
     align_face,
     align_photographs,
@@ -49,14 +50,14 @@ def test_a_drawn_face_without_pose_is_aligned_already():
 def test_a_face_turned_scaled_and_shifted_aligns_back_to_the_same_square(pose):
     factors = draw_factors(4, seed=2).assign(**STRAIGHT, light=0.0, light_side=0.0)
     turned = {"yaw": pose.get("yaw", 0.0)}
-    straight = draw(factors.assign(**turned), size=128)
-    posed = draw(factors.assign(**pose), size=128)
+    straight = draw(factors.assign(**turned), size=64)
+    posed = draw(factors.assign(**pose), size=64)
     for row in range(4):
         wanted = align_face(straight.pictures[row], face_of(straight.landmarks[row]), size=32)
         found = align_face(posed.pictures[row], face_of(posed.landmarks[row]), size=32)
         middle = (slice(None), slice(6, 27), slice(8, 24))
         assert (wanted - found)[middle].abs().mean() < 0.012
-        unaligned = torch.nn.functional.avg_pool2d(posed.pictures[row], 4)
+        unaligned = torch.nn.functional.avg_pool2d(posed.pictures[row], 2)
         assert (wanted - found)[middle].abs().mean() < 0.5 * (wanted - unaligned)[middle].abs().mean()
 
 
@@ -157,3 +158,41 @@ def test_another_size_is_refused_before_anything_is_read(size):
         align_photographs([], LandmarkTable({}), size=size)
     with pytest.raises(InvalidValueError, match="power of two"):
         align_face(torch.zeros((3, 20, 20)), marked(), size=size)
+
+
+def test_landmarks_outside_the_photograph_are_told_and_not_aligned():
+    outside, partly = marked(shift=200.0), marked(shift=-35.0)
+    table = LandmarkTable({"out": (outside,), "both": (outside, marked()), "part": (partly,)})
+    pixels = np.zeros((3, 100, 120), dtype=np.float32)
+    found = list(align_photographs([ArrayImage(pixels, name) for name in ("out", "both", "part")], table, size=16))
+    assert [each.record.outcome for each in found] == [
+        AlignmentOutcome.OUTSIDE, AlignmentOutcome.ALIGNED, AlignmentOutcome.ALIGNED,
+    ]  # fmt: skip
+    assert found[0].picture is None
+    rows = alignment_table([each.record for each in found])
+    assert rows["outcome"].tolist() == ["landmarks outside", "aligned", "aligned"]
+    assert "all outside the photograph" in rows["remarks"][0]
+    assert "1 more with landmarks outside" in rows["remarks"][1]
+    assert "filled by reflection" in rows["remarks"][2]
+
+
+def test_a_detector_sees_to_the_photographs_that_a_table_does_not_name():
+    class Guess:
+        name, approximate = "guess", True
+        asked: list[str] = []  # noqa: RUF012
+
+        def find(self, photograph, picture):
+            self.asked.append(photograph)
+            return (marked(shift=2.0),)
+
+    both = MarkedOrFound(LandmarkTable({"marked": (marked(),), "masked": ()}), Guess())
+    assert isinstance(both, FaceDetector)
+    assert (both.name, both.approximate) == ("landmark table, else guess", True)
+    pixels = np.zeros((3, 100, 120), dtype=np.float32)
+    names = ("marked", "masked", "other")
+    records = [each.record for each in align_photographs([ArrayImage(pixels, name) for name in names], both, size=16)]
+    assert [each.outcome.value for each in records] == ["aligned", "no face", "aligned"]
+    assert [each.source for each in records] == ["landmark table", "landmark table", "guess"]
+    assert [each.approximate for each in records] == [False, False, True]
+    assert Guess.asked == ["other"]
+    assert both.find("marked", pixels) == (marked(),)

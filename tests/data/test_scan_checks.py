@@ -25,7 +25,7 @@ from survlens.data.scan_checks import (
     series_findings,
     structure_findings,
 )
-from survlens.data.scan_rows import scan_findings, scan_quality_findings
+from survlens.data.scan_rows import scan_findings
 from survlens.data.scans import ScanReference
 from survlens.data.schema import CohortSchema
 
@@ -315,5 +315,5 @@ def test_matrices_that_disagree_and_every_kind_of_fault_are_told(tmp_path):
     schema = CohortSchema(time="time", event="event", unit="months", patient="patient", scan="scan")
     found = list(scan_findings(table, schema, table["patient"].to_numpy(), root=tmp_path))
     assert [(each.code, each.rows) for each in found] == [("scan-unreadable", (4, 6)), ("scan-unreadable", (5,))]
-    (found,) = scan_quality_findings(table, schema, {2, 3, 4}, root=tmp_path)
+    *_, found = scan_findings(table, schema, table["patient"].to_numpy(), root=tmp_path, quality=True)
     assert (found.code, found.rows, found.severity) == ("places-disagree", (3,), Severity.WARNING)

@@ -228,6 +228,26 @@ def test_agreement_grows_with_patients_and_tells_how_near_the_truth_is():
     assert found[2].bootstrap.value in found[2].bootstrap.interval
 
 
+def test_agreement_of_a_projected_direction_is_between_projected_refits(
+    known: Toy, frame: LatentFrame, found: LatentDirection
+):
+    age = value_direction(frame, known.latents, known.factors[:, 1])
+    apart = without(found, age)
+    how = {"draws": 6, "halvings": 4}
+    loose = direction_agreement(apart, known.latents, known.outcome, **how)
+    held = direction_agreement(apart, known.latents, known.outcome, aside=age, **how)
+    assert held.bootstrap.value > loose.bootstrap.value
+    assert held.sentence("the hazard without age").startswith("The direction of the hazard without age is stable")
+    # Of two dimensions one is left, in which every cosine is 1 or -1.
+    flat = LatentFrame.of(known.latents[:, :2])
+    first = health_direction(flat, known.latents[:, :2], known.outcome)
+    other = value_direction(flat, known.latents[:, :2], known.factors[:, 1])
+    alone = direction_agreement(
+        without(first, other), known.latents[:, :2], known.outcome, aside=other, draws=5, halvings=2
+    )
+    assert 5 * alone.bootstrap.value == pytest.approx(round(5 * alone.bootstrap.value), abs=1e-9)
+
+
 def test_many_dimensions_and_few_events_are_told_as_unreliable():
     rng = np.random.default_rng(2)
     latents = rng.normal(size=(160, 200))

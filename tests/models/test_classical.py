@@ -19,6 +19,7 @@ from survlens.core.nonparametric import kaplan_meier, nelson_aalen
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.ties import Ties
 from survlens.models.classical import CoxRegression, KaplanMeierModel
+from survlens.models.estimator_files import load_estimator, save_estimator
 from survlens.models.partial_likelihood import RiskSets
 
 Study = tuple[pd.DataFrame, SurvivalOutcome, dict]
@@ -180,7 +181,8 @@ def test_summary_is_the_table_of_a_paper(simulated):
     model = CoxRegression().fit(frame, outcome)
     table = model.summary()
     assert list(table.index) == ["a", "b", "c"]
-    assert list(table) == ["coef", "standard_error", "hazard_ratio", "lower", "upper", "z", "p"]
+    assert list(table) == ["coef", "standard_error", "hazard_ratio", "lower", "upper", "z", "p", "separated"]
+    assert not table["separated"].any()
     np.testing.assert_allclose(np.log(table["upper"] / table["lower"]), 2 * 1.959963984540054 * model.standard_error_)
     np.testing.assert_allclose(table["p"], [math.erfc(abs(z) / math.sqrt(2)) for z in table["z"]], rtol=1e-9)
     wide = model.summary(confidence=0.99)
@@ -236,8 +238,40 @@ def test_a_separating_covariate_is_named():
     with pytest.warns(ConvergenceWarning, match="'stage' separates the events"):
         model = CoxRegression().fit(frame, (time, event))
     assert model.coef_[1] > 10
+    table = model.summary()
+    assert table["separated"].tolist() == [False, True]
+    assert table.drop(columns="separated").loc["stage"].isna().all()
+    assert table.loc["harmless", "lower"] < 1 < table.loc["harmless", "upper"]
     assert bool(np.isfinite(model.predict_survival(frame).survival.numpy()).all())
     CoxRegression(penalty=0.1).fit(frame, (time, event))
+
+
+def test_columns_that_only_separate_together_are_both_without_a_ratio():
+    rng = np.random.default_rng(1)
+    time, noise = np.arange(1.0, 61.0), rng.normal(size=60)
+    sum_of_both = np.where(time <= 20, 1.0, -1.0)
+    frame = pd.DataFrame({"a": noise, "b": sum_of_both - noise, "harmless": rng.normal(size=60)})
+    with pytest.warns(ConvergenceWarning, match="'[ab]' separates the events.*nor are those of '[ab]'"):
+        model = CoxRegression().fit(frame, (time, (time <= 20).astype(int)))
+    assert model.separated_.tolist() == [True, True, False]
+
+
+def test_where_one_column_orders_all_events_the_others_have_no_ratio_either():
+    time = np.arange(1.0, 31.0)
+    frame = pd.DataFrame({"harmless": np.random.default_rng(2).normal(size=30), "order": -time})
+    with pytest.warns(ConvergenceWarning, match="'order' separates the events"):
+        model = CoxRegression().fit(frame, (time, np.ones(30, dtype=int)))
+    assert model.separated_.all()
+    assert model.summary()["hazard_ratio"].isna().all()
+
+
+def test_a_separated_fit_is_saved_with_what_is_separated(tmp_path):
+    time = np.arange(1.0, 41.0)
+    frame = pd.DataFrame({"stage": (time <= 10).astype(float)})
+    with pytest.warns(ConvergenceWarning):
+        model = CoxRegression().fit(frame, (time, (time <= 10).astype(int)))
+    loaded = load_estimator(save_estimator(model, tmp_path / "model"))
+    pd.testing.assert_frame_equal(loaded.summary(), model.summary())
 
 
 def test_a_strong_covariate_is_no_separation():

@@ -8,6 +8,7 @@ import pytest
 
 from survlens.core.errors import CorruptFileError, DataError
 from survlens.report.content import read_content
+from survlens.report.sections.latent import dimensions, reading
 
 
 def test_everything_is_read(run_folder):
@@ -158,6 +159,18 @@ def test_explanation_without_the_newer_keys_is_read(run_folder):
     for d in explanation.dimensions:
         assert (d.held_out, d.univariable, d.variance_inflation, d.pixel_change) == (None,) * 4
         assert d.judged == d.training
+
+
+def test_separated_dimension_has_no_ratio_and_says_so(run_folder, change):
+    nulls = dict.fromkeys(("hazard_ratio", "lower", "upper", "p")) | {"separated": True}
+    change("explanations/coxvae_0.5/dimensions.json", lambda top: [d.update(nulls) for d in top["dimensions"]])
+    content = read_content(run_folder)
+    first = content.explanations[0].dimensions[0]
+    assert first.training is not None
+    assert first.training.separated
+    assert reading(first).startswith("separated")
+    blocks = dimensions(content).blocks
+    assert any("separated" in str(block) for block in blocks)
 
 
 def test_held_out_fit_that_failed_leaves_the_training_fit(run_folder, change):

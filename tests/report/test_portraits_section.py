@@ -10,15 +10,20 @@ import pytest
 
 from survlens.core.errors import CorruptFileError, InvalidValueError
 from survlens.core.score import Interval, Score
-from survlens.report.blocks import Plot
+from survlens.report.blocks import Plot, Table
 from survlens.report.figures.canvas import save_figure
 from survlens.report.figures.edits import FrontPoint, edit_front_figure, edit_grid_figure
 from survlens.report.portrait_reader import FOLDER, PICTURES, RECORD, read_portraits
 from survlens.report.portrait_records import EditRow
 from survlens.report.records import Metrics, RunContent
 from survlens.report.sections.portraits import ETHICS, portraits
+from survlens.report.wording import MISSING
 
 SCORE = Score("concordance_index", 0.71, Interval(0.64, 0.78))
+
+
+def slope(value: float) -> dict[str, object]:
+    return Score("edit_slope", value, Interval(value - 0.1, value + 0.1)).to_json()
 
 
 def record(**changes: object) -> dict[str, object]:
@@ -32,8 +37,23 @@ def record(**changes: object) -> dict[str, object]:
         "steps": [-1, 0, 1],
         "unit": "SD of predicted risk",
         "edits": [
-            {"name": "higher hazard", "remark": "The direction is stable.", "scores": {"risk rises": score}},
-            {"name": "random direction 1", "control": True, "scores": {"risk rises": score}},
+            {
+                "name": "higher hazard",
+                "remark": "The direction is stable.",
+                "scores": {"risk rises": score},
+                "slopes": {"risk": slope(0.4), "age": slope(0.1)},
+                "age_over_health": slope(0.25),
+                "control_p": 0.5,
+                "capped": 0.125,
+                "agreement": {"bootstrap": slope(0.8), "halves": slope(0.6), "expected": 0.87, "reliable": True},
+            },
+            {
+                "name": "random direction 1",
+                "control": True,
+                "scores": {"risk rises": score},
+                "slopes": {"risk": slope(0.03), "age": slope(-0.2)},
+                "capped": 0.0,
+            },
         ],
         "scores": [{"model": "photo", "score": score}],
         "subgroups": [{"column": "sex", "level": "female", "n": 40, "n_events": 12, "score": score}],
@@ -67,6 +87,25 @@ def test_what_was_written_is_read_and_drawn(tmp_path: Path):
     assert [plot.name for plot in plots] == ["portraits-restarts", "portraits-subgroups", "portraits-edit-1"]
     for plot in plots:
         save_figure(plot.figure, tmp_path, plot.name)
+
+
+def test_slopes_on_age_stand_beside_those_on_health_with_controls_and_trust(tmp_path: Path):
+    made = section(run(tmp_path, record()))
+    assert made is not None
+    tables = {block.caption: block for block in made.blocks if isinstance(block, Table)}
+    beside = tables["Age beside health, along each direction"]
+    heads = ["Direction", "Slope on risk", "Slope on age", "|Age| over |health|", "Controls as steep, p"]
+    assert [column.title for column in beside.columns] == [*heads, "Stopped at the edge"]
+    version, control = beside.rows
+    assert [str(getattr(cell, "value", cell)) for cell in version[1:]] == ["0.40", "0.10", "0.25", "0.50", "12 %"]
+    assert version[1].interval == "0.30 to 0.50"
+    assert control[0] == "random direction 1 (control)"
+    assert control[3] == control[4] == MISSING
+    assert "1 controls it cannot fall below 0.50" in beside.note
+    (trust,) = tables["How far the directions come back"].rows
+    assert (trust[3], trust[4]) == ("0.87", "yes")
+    cells = [cell for table in tables.values() for row in table.rows for cell in row]
+    assert not any("edit_slope" in str(getattr(cell, "value", cell)) for cell in cells)
 
 
 def test_the_ethics_note_comes_first_and_a_generator_that_saw_test_patients_is_told(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from survlens.cli.main import main
-from survlens.core.errors import DataError
+from survlens.core.errors import CorruptFileError, DataError, UsageError
 from survlens.data.simulate.portraits import portrait_cohort
 from survlens.report.portrait_reader import read_portraits
+from survlens.study.portrait_edit_job import edit_job
+from survlens.study.portrait_edits import EditPlan
+from survlens.study.portrait_embed import EmbedPlan, recorded_settings
 from survlens.study.portrait_files import PhotoTable, write_frame, write_picture
+from survlens.training.inversion_encoder import EncoderSettings
+from survlens.training.inversion_settings import LatentSpace, Start
 
 PATIENTS, SIZE = 60, 16
 
@@ -158,38 +164,102 @@ def test_copies_under_two_patients_and_taken_columns_are_refused(photos: Path, g
         assert told in result.output
 
 
-def test_edits_with_another_generator_or_start_are_refused(
-    photos: Path, embedding: Path, generator: Path, tmp_path: Path
-):
+@pytest.fixture(scope="module")
+def other(photos: Path) -> Path:
+    """Another generator, from another seed."""
+    out = photos.parent / "other"
     small = ("--channel-base", 64, "--latent", 8, "--batch", 4, "--steps", 1, "--seed", 5)
-    command("finetune", photos, "--out", tmp_path / "other", "--from-scratch", SIZE, *small)
-    for words, told in ((("--generator", tmp_path / "other"), "the generator must be"),
-                        (("--generator", generator, "--start", "cold"), "--start 'warm'")):  # fmt: skip
-        result = CliRunner().invoke(
-            main, ["portrait", "edit", str(embedding), *map(str, words), "--run", str(tmp_path / "r")]
-        )
-        assert result.exit_code == 2
-        assert told in result.output
+    command("finetune", photos, "--out", out, "--from-scratch", SIZE, *small)
+    return out
+
+
+def test_one_picture_under_two_patients_is_warned_of_without_names(photos: Path, generator: Path, tmp_path: Path):
+    table = pd.read_csv(photos).head(30)
+    for name in table["photo"]:
+        (tmp_path / name).write_bytes((photos.parent / name).read_bytes())
+    brighter = (PhotoTable.read(photos).pictures(SIZE)[0] * 0.97 + 0.02).clamp(0, 1)
+    write_picture(tmp_path / table["photo"][29], brighter)
+    write_frame(tmp_path / "photos.csv", table)
+    landmarks = pd.read_csv(photos.parent / "landmarks.csv").head(30)
+    place = [name for name in landmarks if name != "photo"]
+    landmarks.loc[29, place] = landmarks.loc[0, place]
+    write_frame(tmp_path / "l.csv", landmarks)
+    aligned = ("align", tmp_path / "photos.csv", "--landmarks", tmp_path / "l.csv", "--size", SIZE)
+    embedded = ("embed", tmp_path / "photos.csv", "--generator", generator, "--start", "cold", "--restarts", 0)
+    for words, out in ((aligned, tmp_path / "a"), ((*embedded, "--steps", 0), tmp_path / "e")):
+        told = command(*words, "--out", out)
+        assert "2 photographs look like a photograph of another patient (1 pairs)" in told
+        assert "face29" not in told
+        assert pd.read_csv(out / "near_copies.csv").values.tolist() == [[1, 30]]
+    said = json.loads((tmp_path / "e" / "embedding.json").read_text())["remarks"]
+    assert len(said) == 1
+    assert "another patient" in said[0]
+
+
+def test_edits_with_another_generator_or_start_are_refused(
+    embedding: Path, generator: Path, other: Path, tmp_path: Path
+):
+    result = CliRunner().invoke(
+        main, ["portrait", "edit", str(embedding), "--generator", str(other), "--run", str(tmp_path / "r")]
+    )
+    assert result.exit_code == 2
+    assert "the generator must be" in result.output
+    then = recorded_settings(embedding)
+    for change, told in (({"start": Start.COLD}, "`start` must be"), ({"space": LatentSpace.Z}, "`space` must be")):
+        plan = EmbedPlan(replace(then, **change), EncoderSettings())
+        with pytest.raises(UsageError, match=told):
+            edit_job(embedding, generator, tmp_path / "r", plan, EditPlan())
+    (tmp_path / "embedding").mkdir()
+    content = json.loads((embedding / "embedding.json").read_text())
+    (tmp_path / "embedding" / "embedding.json").write_text(json.dumps(content | {"settings": {"steps": 1, "new": 2}}))
+    with pytest.raises(CorruptFileError, match="must say how the photographs were embedded"):
+        recorded_settings(tmp_path / "embedding")
+
+
+def test_a_training_that_began_with_other_networks_is_not_gone_on_with(
+    photos: Path, generator: Path, other: Path, tmp_path: Path
+):
+    how = ("finetune", photos, "--out", tmp_path / "g", "--batch", 4, "--steps", 2)
+    assert "stopped before the end" in command(*how, "--checkpoint", generator, "--seconds", 1e-9)
+    result = CliRunner().invoke(main, ["portrait", *map(str, how), "--checkpoint", str(other)])
+    assert result.exit_code == 2
+    assert "`beginning` must be as in the checkpoint to resume from" in result.output
+    assert "wrote" in command(*how, "--checkpoint", generator)
 
 
 def test_edits_are_read_from_their_pictures_and_told_in_the_report(embedding: Path, generator: Path, tmp_path: Path):
     told = command(
         "edit", embedding, "--generator", generator, "--run", tmp_path, "--steps", 1, "--people", 4, "--random", 1,
-        "--permuted", 1, "--shown", 2,
+        "--permuted", 1, "--shown", 2, "--seed", 9,
     )  # fmt: skip
     assert "no forecast" in told
+    assert "edit_slope" not in told
+    assert recorded_settings(embedding).seed == 0
     found = read_portraits(tmp_path)
     assert found is not None
     assert not found.transductive
     assert [edit.control for edit in found.edits].count(True) == 2
     assert all("risk rises" in edit.scores for edit in found.edits)
+    assert all({"risk", "age"} == set(edit.slopes) for edit in found.edits)
+    assert all(edit.capped is not None for edit in found.edits)
+    versions = [edit for edit in found.edits if edit.name.startswith("hazard")]
+    for edit in versions:
+        assert edit.trust is not None
+        assert -1 <= edit.trust.bootstrap.value <= 1
+        assert edit.control_p in (pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0)
+        sizes = [abs(edit.slopes[name].value) for name in ("age", "risk")]
+        assert edit.age_over_health is not None
+        assert edit.age_over_health.value == pytest.approx(sizes[0] / sizes[1], rel=1e-6)
+    assert len({edit.trust.bootstrap.value for edit in versions}) == len(versions)
+    assert "embedded in another way than the photographs (steps 1, photographs 2)" in " ".join(found.remarks)
     assert len(found.edits[0].rows) == 2
     remarks = {edit.name: edit.remark for edit in found.edits}
     assert remarks["hazard"].startswith("The direction of the hazard")
     assert remarks["age"] == ""
     assert {edit.name: edit.unit for edit in found.edits}["age"] == "standard deviations of predicted age"
     assert found.edits[0].unit == found.unit == "standard deviations of predicted risk"
-    assert all(text.startswith("Measured before age") for name, text in remarks.items() if "age " in name)
+    assert remarks.get("hazard, age projected out", "with age projected out is").count("with age projected out is")
+    assert remarks.get("hazard, age as covariate", "at equal age is").count("at equal age is")
     assert any("none of them held out" in sentence for sentence in found.fitted_on)
     assert {path.name for path in (tmp_path / "portraits" / "pictures").glob("age-*.png")} == {"age-1.png", "age-2.png"}
 

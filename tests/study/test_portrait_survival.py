@@ -65,10 +65,10 @@ def test_photo_and_clinical_beat_either_and_the_interval_says_so():
 
 
 def test_subgroups_hold_every_patient_once():
-    rows = drawn(200, photos=3)
+    rows = drawn(80, photos=2)
     found = portrait_survival(rows, *halves(rows), QUICK)
     women, men = found.subgroups["sex"]
-    assert len(found.outcome) == women.n + men.n == 100
+    assert len(found.outcome) == women.n + men.n == 40
     assert women.n_events + men.n_events == found.outcome.n_events
     assert women.score.interval is not None
     again = portrait_survival(rows, *halves(rows), QUICK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from survlens.cli.main import main
 from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.data.simulate.phantom import Organ, drawn_phantoms
+from survlens.report.figures.cnn_survival import slice_montage
 from survlens.study.reproduce import cnn_survival, cnn_survival_findings, phantom_slices
 from survlens.study.reproduce.cnn_survival import CNN, SCRATCH, SIZE, CNNSurvivalPlan, repetition
 from survlens.study.reproduce.cnn_survival_findings import findings, two_patients
@@ -106,22 +106,12 @@ def test_size_and_clinical_table_alone_always_stand_beside(repetitions: list[cnn
         assert all(0 <= scored.concordance <= 1 for scored in each.scores.values())
 
 
-def test_findings_hold_the_published_numbers_and_can_be_written(
-    repetitions: list[cnn_survival.Repetition], tmp_path: Path
-) -> None:
-    from survlens.study.reproduce.tables import write_findings
-
+def test_findings_hold_the_published_numbers(repetitions: list[cnn_survival.Repetition]) -> None:
     found = findings(PLAN, repetitions)
-    path = write_findings(tmp_path, found)
-    table = {
-        row["model"]: row for row in json.loads((tmp_path / "cnn_survival.json").read_text())["tables"]["three_way"]
-    }
+    table = {row["model"]: row for row in found.tables[0].rows}
     assert table["CNN-Survival"]["C in the paper"] == 0.651
     assert table["CNN-Survival"]["C"] == pytest.approx(np.mean([each.scores[CNN].concordance for each in repetitions]))
     assert table["Size only (Cox)"]["C in the paper"] is None
-    for name in ("cnn_survival_ipa", "cnn_survival_patients", "cnn_survival_slices"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 5_000
-        assert name in path.read_text()
 
 
 def test_frozen_parts_of_the_fine_tuned_network_are_those_of_the_pretrained_one() -> None:
@@ -216,8 +206,20 @@ def test_the_command_writes_tables_and_figures(
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     assert asked == [(CNNSurvivalPlan(tune=30, repetitions=2, larger=2), number) for number in (0, 1)]
-    assert (tmp_path / "cnn_survival.md").exists()
     assert "CNN-Survival" in result.output
+    page = (tmp_path / "cnn_survival.md").read_text()
+    for name in ("cnn_survival_ipa", "cnn_survival_patients", "cnn_survival_slices"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+        assert name in page
+
+
+def test_slices_are_shown_with_the_right_of_the_patient_on_the_left() -> None:
+    picture = np.zeros((1, 4, 4), np.float32)
+    picture[0, 3, 0] = 1.0  # far to the patient's right, at the back
+    figure = slice_montage({"A": (picture, np.array([1]))}, caption="")
+    (image,) = figure.subfigs[0].axes[0].images
+    assert image.origin == "lower"
+    assert np.argwhere(np.asarray(image.get_array()) > 0).tolist() == [[0, 0]]
 
 
 def _altered(change: Callable[[ScannedPatients], ScannedPatients], which: int) -> tuple[Any, Any]:

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from survlens.cli.main import main
 from survlens.data.simulate.phantom import drawn_phantoms, phantom_survival
+from survlens.report.figures.tau_path import TauPoint, tau_path_figure
+from survlens.study.reproduce import phantom_cox_vae
 from survlens.study.reproduce.phantom_cox_vae import (
     claims_of,
     dimension_ratio,
@@ -26,6 +28,7 @@ from survlens.study.reproduce.phantom_latents import (
     FittedVAE,
     chosen_on,
     fit_phantom_vae,
+    largest_allowed,
     phantom_parts,
     plan_of_size,
     started_vae,
@@ -84,13 +87,25 @@ def points(*pairs):
     return [FittedVAE(tau, None, np.zeros(0), (), (error,), 0.7, 1, 1) for tau, error in pairs]
 
 
-def test_rule_takes_the_smallest_tau_within_a_tenth_of_the_best_error():
-    assert chosen_on(points((0.1, 0.9), (0.5, 0.549), (0.9, 0.52), (1.0, 0.5))).tau == 0.5
-    assert chosen_on(points((0.1, 0.9), (0.5, 0.551), (0.9, 0.52), (1.0, 0.5))).tau == 0.9
+def test_rule_takes_the_smallest_tau_that_explains_half_of_what_the_best_explains():
+    assert chosen_on(points((0.1, 0.9), (0.5, 0.749), (0.9, 0.52), (1.0, 0.5))).tau == 0.5
+    assert chosen_on(points((0.1, 0.9), (0.5, 0.751), (0.9, 0.52), (1.0, 0.5))).tau == 0.9
 
 
-def test_rule_never_takes_the_plain_autoencoder():
-    assert chosen_on(points((0.1, 0.9), (0.5, 0.8), (1.0, 0.5))).tau == 0.5
+def test_rule_never_takes_the_plain_autoencoder_and_says_where_it_allows_none():
+    path = points((0.1, 0.9), (0.5, 0.8), (1.0, 0.5))
+    chosen = chosen_on(path)
+    assert chosen.tau == 0.5
+    assert chosen.error > largest_allowed(path) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(("limit", "words"), [(0.55, "none is allowed"), (0.85, "smallest whose error is allowed")])
+def test_figure_of_the_path_says_whether_a_tau_is_allowed(limit, words):
+    path = [TauPoint(0.5, 0.8, 0.7), TauPoint(1.0, 0.5, float("nan"))]
+    figure = tau_path_figure(path, chosen=0.5, limit=limit, error_label="share", oracle=0.75)
+    assert words in figure.get_suptitle()
+    said = [text.get_text() for text in figure.axes[2].texts]
+    assert {"τ = 0.5", "plain", "true hazard"} <= set(said)
 
 
 def test_mean_volume_leaves_everything_unexplained(parts, fitted):
@@ -143,16 +158,21 @@ def test_latent_that_is_the_load_has_the_oracles_ratio(parts, fitted):
     assert (found.lower, found.hazard_ratio) == pytest.approx((expected.lower, expected.hazard_ratio))
 
 
-def test_oracle_recovers_the_true_ratio_in_a_large_cohort(parts):
-    drawn, rows = phantom_survival(600, size=12, seed=0), np.arange(600)
+@pytest.fixture(scope="module")
+def drawn():
+    return phantom_survival(600, size=12, seed=0)
+
+
+def test_oracle_recovers_the_true_ratio_in_a_large_cohort(parts, drawn):
+    rows = np.arange(600)
     many = replace(parts, covariates=drawn.covariates, outcome=drawn.outcome, train=rows[:450], test=rows[450:])
     found = oracle_ratio(many)
     assert found.lower < true_ratio(many) < found.upper
     assert found.upper / found.lower < 2.5
 
 
-def test_latent_that_is_the_load_truly_has_its_ratio(parts, fitted):
-    drawn, rows = phantom_survival(600, size=12, seed=0), np.arange(600)
+def test_latent_that_is_the_load_truly_has_its_ratio(parts, fitted, drawn):
+    rows = np.arange(600)
     latents = np.zeros((600, 8))
     latents[:, fitted.worst.dimension - 1] = fitted.towards_hazard * drawn.covariates[:, 0]
     many = replace(
@@ -173,11 +193,14 @@ def test_small_volumes_have_a_plan_that_is_quick():
     assert plan_of_size(16).taus == (0.9,)
     assert plan_of_size(64).taus == CoxVAEPlan().taus
     assert plan_of_size(64).patients == 2400
-    assert plan_of_size(16, taus=(0.5,), patients=100) == CoxVAEPlan(patients=100, taus=(0.5,))
+    assert plan_of_size(16, taus=(0.5,), patients=100) == CoxVAEPlan(patients=100, taus=(0.5,), plain_epochs=2)
+    assert [plan_of_size(16).epochs_at(tau) for tau in (0.9, 1.0)] == [3, 2]
+    assert [plan_of_size(32).epochs_at(tau) for tau in (0.9, 1.0)] == [3, 3]
 
 
 @pytest.mark.slow
 def test_claims_hold_on_fresh_phantoms():
+    """All but two: with 16 voxels the liver follows along, and the interval may miss the ratio of the load itself."""
     plan = CoxVAEPlan(patients=2400, seed=FRESH)
     fresh = phantom_parts(plan)
     start = started_vae(fresh, plan)
@@ -185,16 +208,33 @@ def test_claims_hold_on_fresh_phantoms():
     found = claims_of(chosen, plain, fresh, FRESH)
     assert found["oracle C"] - found["C"] < 0.03
     assert found["own covered"]
-    assert found["lower"] / 1.1 < found["true ratio"] < 1.1 * found["upper"]
+    # A dimension that is the load up to a correlation of r shows log(true) r, less what the rest of the load, which it
+    # lacks, flattens: a normal term of this variance beside the extreme-value distribution of a log-time, pi^2 / 6.
+    r, whole = found["r, log load"], math.log(found["true ratio"])
+    flattened = r * whole / math.sqrt(1 + 6 / math.pi**2 * whole**2 * (1 - r**2))
+    assert math.log(found["dimension's own true ratio"]) == pytest.approx(flattened, abs=0.15)
     assert found["r, log load"] > 0.85
     assert found["tumour rises"]
     assert found["tumour, SD"] > 1.5
-    assert abs(found["liver, SD"]) < 0.5
     assert found["following: tumour rises"]
     assert found["following: tumour, SD"] > 1.5
-    assert abs(found["following: liver, SD"]) < 0.5
     assert found["share of hazard"] > 0.8
     assert found["VAE largest |r|, log load"] < 0.75
+    assert abs(math.log(found["VAE ratio"])) < 0.5 * math.log(found["hazard ratio"])
+
+
+@pytest.mark.slow
+def test_with_32_voxels_the_liver_stands_still_while_tumours_grow():
+    plan = plan_of_size(32, seed=2 * FRESH)
+    fresh = phantom_parts(plan)
+    start = started_vae(fresh, plan)
+    chosen, plain = (fit_phantom_vae(fresh, plan, tau, start=start) for tau in (0.9, 1.0))
+    found = claims_of(chosen, plain, fresh, plan.seed)
+    assert found["oracle C"] - found["C"] < 0.03
+    assert found["own covered"]
+    assert found["tumour rises"]
+    assert found["tumour, SD"] > 1.5
+    assert abs(found["liver, SD"]) < 0.5
     assert abs(math.log(found["VAE ratio"])) < 0.5 * math.log(found["hazard ratio"])
 
 
@@ -228,7 +268,10 @@ def test_walk_together_moves_each_dimension_by_its_regression(parts, fitted):
     np.testing.assert_allclose(walk.liver, 8 * parts.voxel)
 
 
-def test_command_writes_tables_and_figures(tmp_path):
+def test_command_writes_tables_and_figures(tmp_path, monkeypatch, parts, fitted):
+    fits = {0.9: fitted, 1.0: replace(fitted, tau=1.0, concordance=float("nan"))}
+    monkeypatch.setattr(phantom_cox_vae, "phantom_parts", lambda plan: parts)
+    monkeypatch.setattr(phantom_cox_vae, "fit_phantom_vae", lambda parts, plan, tau, start: fits[tau])
     arguments = "reproduce coxvae --size 16 --patients 60 --epochs 1 --tau 0.9 --out".split()
     result = CliRunner().invoke(main, [*arguments, str(tmp_path)])
     assert result.exit_code == 0, result.output

@@ -13,8 +13,9 @@ from survlens.artifacts.attribution_files import read_attributions
 from survlens.artifacts.run_folder import RunFolder, read_json
 from survlens.artifacts.tensors import load_tensors
 from survlens.core.errors import DataError, UsageError
-from survlens.data import scan_cache
+from survlens.data import scan_cache, scans
 from survlens.data.geometry import Volume
+from survlens.data.itk_scans import read_scan_file
 from survlens.data.nifti import read_nifti, write_nifti
 from survlens.data.simulate.phantom import Organ, phantom_survival
 from survlens.study.check import check_study
@@ -138,6 +139,14 @@ def test_a_folder_of_scans_gives_the_same_cohort_as_a_table_of_paths(files):
     for one, other in zip(folder.images or (), table.images or (), strict=True):
         np.testing.assert_array_equal(one.read(), other.read())
         assert one.reference.scan == other.reference.scan
+
+
+def test_check_reads_every_scan_and_every_mask_once(files, monkeypatch):
+    study = read_study(written(files, "once", more=f'{VOLUME}\ncache = "once"'))
+    read = []
+    monkeypatch.setattr(scans, "read_scan_file", lambda path: read.append(path) or read_scan_file(path))
+    assert check_study(study).ok
+    assert len(read) == len(set(read)) == 2 * PATIENTS
 
 
 def test_what_check_has_prepared_is_not_prepared_again(files, monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -321,6 +322,17 @@ def result(latents, mean):
         mean=mean,
         seen=torch.zeros(rows, dtype=torch.bool),
     )
+
+
+def test_settings_are_read_as_they_were_written():
+    given = InversionSettings(space=LatentSpace.Z, start=Start.WARM, steps=7, patience=None, descent=DescentRule.LBFGS)
+    read = InversionSettings.from_json(json.loads(json.dumps(given.to_json())))
+    assert read == given
+    assert read.identity() == given.identity()
+    assert InversionSettings.from_json(InversionSettings().to_json()) == InversionSettings()
+    for wrong, error in (({"space": "v"}, ValueError), ({"stepps": 3}, TypeError)):
+        with pytest.raises(error):
+            InversionSettings.from_json(wrong)
 
 
 def test_agreement_ignores_what_all_photographs_have_in_common(generator):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from survlens.cli.group import traceback_option
 from survlens.cli.run import resumable
 from survlens.cli.screen import say, show_table, told_warnings
+
+if TYPE_CHECKING:
+    from survlens.core.score import Score
 
 _TABLE = click.argument("photos", metavar="PHOTOS.csv", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _GENERATOR = click.option(
@@ -19,18 +23,10 @@ _SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=T
 _DEVICE = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where."
 )
-_SPACE = click.option("--space", type=click.Choice(["w", "z"]), default="w", show_default=True, help="Latent space.")
-_START = click.option(
-    "--start", type=click.Choice(["warm", "cold", "best of"]), default="warm", show_default=True,
-    help="Where descents start; warm: where an encoder of the training photographs says.",
-)  # fmt: skip
 _VGG = click.option(
     "--vgg", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
     help="Weights of VGG-16 (torchvision's names) for the distance; else the discriminator's features and pixels.",
 )  # fmt: skip
-_STEPS = click.option(
-    "--steps", type=click.IntRange(0), default=100, show_default=True, help="Most steps of a descent."
-)
 
 
 def _out(default: str):  # noqa: ANN202
@@ -54,26 +50,32 @@ def portrait() -> None:
 @click.option("--size", type=int, default=256, show_default=True, help="Side of the aligned pictures, a power of two.")
 @click.option(
     "--landmarks", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="CSV",
-    help="Eyes and mouth of every photograph; else a detector looks for them.",
+    help="Eyes and mouth of photographs. Those that it does not name have no face, unless --detector is given too.",
 )  # fmt: skip
 @click.option(
-    "--detector", type=click.Choice(["dlib", "box"]), default="dlib", show_default=True,
-    help="dlib needs the extra survlens[align]; box guesses from a box, and says so.",
+    "--detector", type=click.Choice(["dlib", "box"]),
+    help="dlib needs the extra survlens[align]; box guesses from a box, and says so. [default: dlib, "
+    "where there are no landmarks]",
 )  # fmt: skip
 @traceback_option
-def align(photos: Path, out: Path, size: int, landmarks: Path | None, detector: str) -> None:
+def align(photos: Path, out: Path, size: int, landmarks: Path | None, detector: str | None) -> None:
     """Cut upright squares around the faces of the photographs in PHOTOS.csv (columns photo and patient).
 
     Writes pictures, photos.csv for the next steps, and alignment.csv with what became of every photograph.
     """
     from survlens.data.face_detection import BoxFaceDetector, DlibFaceDetector
     from survlens.data.landmarks import read_landmarks
+    from survlens.data.portrait_alignment import MarkedOrFound
     from survlens.study.portrait_align import align_job
     from survlens.study.portrait_files import PhotoTable
 
     detectors = {"dlib": DlibFaceDetector, "box": BoxFaceDetector}
     with told_warnings(), resumable("the same command"):
-        finder = detectors[detector]() if landmarks is None else read_landmarks(landmarks)
+        if landmarks is None:
+            finder = detectors[detector or "dlib"]()
+        else:
+            marked = read_landmarks(landmarks)
+            finder = marked if detector is None else MarkedOrFound(marked, detectors[detector]())
         found = align_job(PhotoTable.read(photos), finder, out, size=size, tell=say)
     counts = found["outcome"].value_counts()
     show_table("photographs", ("outcome", "number"), [(str(name), str(n)) for name, n in counts.items()])
@@ -148,9 +150,12 @@ def finetune(
 @_TABLE
 @_GENERATOR
 @_out("embedding")
-@_SPACE
-@_START
-@_STEPS
+@click.option("--space", type=click.Choice(["w", "z"]), default="w", show_default=True, help="Latent space.")
+@click.option(
+    "--start", type=click.Choice(["warm", "cold", "best of"]), default="warm", show_default=True,
+    help="Where descents start; warm: where an encoder of the training photographs says.",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(0), default=100, show_default=True, help="Most steps of a descent.")
 @click.option("--restarts", type=click.IntRange(0), default=1, show_default=True, help="Further starts, for agreement.")
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Photographs at a time.")
 @click.option("--encoder-steps", type=click.IntRange(1), default=2000, show_default=True, help="Of a warm start.")
@@ -176,10 +181,18 @@ def embed(
 
     Writes embedding.csv: PHOTOS.csv with the vectors as columns w1, w2, ..., for `survlens run` and `portrait edit`.
     """
-    from survlens.study.portrait_embed import embed_job
+    from survlens.study.portrait_embed import EmbedPlan, embed_job
     from survlens.study.portrait_files import PhotoTable
+    from survlens.training.inversion_encoder import EncoderSettings
+    from survlens.training.inversion_settings import InversionSettings, LatentSpace, Start
+    from survlens.training.settings import Device
 
-    plan = _embed_plan(space, start, steps, restarts, batch, encoder_steps, vgg, device, seed)
+    where, what = Device(device), LatentSpace(space)
+    inversion = InversionSettings(
+        space=what, start=Start(start), steps=steps, restarts=restarts, batch=batch, device=where, seed=seed
+    )
+    encoder = EncoderSettings(space=what, steps=encoder_steps, device=where, seed=seed)
+    plan = EmbedPlan(inversion, encoder, vgg)
     with told_warnings(), resumable("the same command"):
         found = embed_job(PhotoTable.read(photos), generator, out, plan, tell=say)
     rows = [
@@ -196,8 +209,7 @@ def embed(
     "--run", "run_folder", type=click.Path(file_okay=False, path_type=Path), metavar="RUN", default=Path("portraits"),
     show_default=True, help="Folder of a run, whose report then shows the edits; or a new folder.",
 )  # fmt: skip
-@_START
-@_STEPS
+@click.option("--steps", type=click.IntRange(0), help="Most steps of a descent. [default: those of the photographs]")
 @click.option("--people", type=click.IntRange(2), default=60, show_default=True, help="Held-out patients to edit.")
 @click.option("--random", type=click.IntRange(0), default=5, show_default=True, help="Random directions beside.")
 @click.option("--permuted", type=click.IntRange(0), default=3, show_default=True, help="Permuted outcomes beside.")
@@ -212,8 +224,7 @@ def edit(
     embedding: Path,
     generator: Path,
     run_folder: Path,
-    start: str,
-    steps: int,
+    steps: int | None,
     people: int,
     random: int,
     permuted: int,
@@ -229,19 +240,43 @@ def edit(
     EMBEDDING is the folder that `embed` wrote, from a table with the columns part (train, test), time and event.
     Every edited picture is embedded anew, and read by a risk model of patients whom the direction has not seen.
     """
+    from dataclasses import replace
+
     from survlens.report.sections.portraits import ETHICS
+    from survlens.report.wording import MISSING, decimal
     from survlens.study.portrait_edit_job import edit_job
     from survlens.study.portrait_edits import EditPlan
-    from survlens.training.inversion_result import Embedding
+    from survlens.study.portrait_embed import EmbedPlan, recorded_settings
+    from survlens.training.inversion_encoder import EncoderSettings
+    from survlens.training.settings import Device
 
-    space = Embedding.load(embedding / "embedding.npz").space.value
-    how = _embed_plan(space, start, steps, 0, 64, 1, vgg, device, seed)
+    inversion = replace(recorded_settings(embedding), restarts=0, batch=64, device=Device(device))
+    if steps is not None:
+        inversion = replace(inversion, steps=steps)
     plan = EditPlan(people=people, random=random, permuted=permuted, seed=seed)
+    how = EmbedPlan(inversion, EncoderSettings(), vgg)
     with told_warnings(), resumable("the same command"):
         found = edit_job(embedding, generator, run_folder, how, plan, unit=unit, age=age, shown=shown, tell=say)
-    rows = [(each.name, *(str(score) for score in each.scores().values())) for each in found.edits]
-    show_table("edited pictures", ("direction", *found.edits[0].scores()), rows)
-    say(found.directions.agreement.sentence())
+    readers = list(found.edits[0].readings)
+    rows = []
+    for each in found.edits:
+        beside = found.comparisons[each.name]
+        ratio, against = beside.age_over_health, beside.controls
+        rows.append(
+            (
+                f"{each.name} (control)" if each.control else each.name,
+                *(_with_interval(each.readings[reader].slope) for reader in readers),
+                MISSING if ratio is None else _with_interval(ratio),
+                MISSING if against is None else decimal(against.p_value),
+                f"{100 * float(each.latents.capped.mean()):.0f} %",
+                _with_interval(each.readings[readers[0]].strict),
+            )
+        )
+    heads = (*(f"slope on {reader}" for reader in readers), "|age| / |health|", "controls, p", "capped", "risk rises")
+    show_table("edited pictures, 95 % intervals", ("direction", *heads), rows)
+    for each in found.comparisons.values():
+        if each.remark:
+            say(each.remark)
     say(ETHICS[0])
     say(f"wrote {found.record}")
 
@@ -259,25 +294,10 @@ def convert(checkpoint: Path, out: Path) -> None:
     say(f"wrote {out}")
 
 
-def _embed_plan(
-    space: str,
-    start: str,
-    steps: int,
-    restarts: int,
-    batch: int,
-    encoder_steps: int,
-    vgg: Path | None,
-    device: str,
-    seed: int,
-):  # noqa: ANN202
-    from survlens.study.portrait_embed import EmbedPlan
-    from survlens.training.inversion_encoder import EncoderSettings
-    from survlens.training.inversion_settings import InversionSettings, LatentSpace, Start
-    from survlens.training.settings import Device
+def _with_interval(score: Score) -> str:
+    """A value and, in brackets, its interval."""
+    from survlens.report.wording import decimal, range_text
 
-    inversion = InversionSettings(
-        space=LatentSpace(space), start=Start(start), steps=steps, restarts=restarts, batch=batch,
-        device=Device(device), seed=seed,
-    )  # fmt: skip
-    encoder = EncoderSettings(space=LatentSpace(space), steps=encoder_steps, device=Device(device), seed=seed)
-    return EmbedPlan(inversion, encoder, vgg)
+    if score.interval is None:
+        return decimal(score.value)
+    return f"{decimal(score.value)} ({range_text(score.interval.lower, score.interval.upper, 2)})"

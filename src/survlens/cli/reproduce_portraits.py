@@ -24,7 +24,7 @@ def portraits(size: str, seed: int, out: Path, pictures: bool | None) -> None:
     """Drawn faces: generator, embedding, survival, and edits whose effect on the true illness is known."""
     from dataclasses import replace
 
-    from survlens.study.reproduce.portrait_findings import portrait_findings, write_portraits
+    from survlens.study.reproduce.portrait_findings import not_shown, portrait_findings, write_portraits
     from survlens.study.reproduce.portraits import portrait_chain, usual_plan
     from survlens.study.reproduce.tables import write_findings
 
@@ -38,4 +38,6 @@ def portraits(size: str, seed: int, out: Path, pictures: bool | None) -> None:
         write_portraits(out, chain)
     for table in findings.tables[:4]:
         show_table(table.title, table.columns, table.cells())
+    if missed := not_shown(chain):
+        say(missed)
     say(f"wrote {path}")

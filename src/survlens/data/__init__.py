@@ -38,6 +38,8 @@ from survlens.data.loaders import Source as Source
 from survlens.data.loaders import SubsetSource as SubsetSource
 from survlens.data.loaders import TensorSource as TensorSource
 from survlens.data.loaders import subset as subset
+from survlens.data.near_copies import NearCopies as NearCopies
+from survlens.data.near_copies import near_copies as near_copies
 from survlens.data.nifti import label_mask as label_mask
 from survlens.data.nifti import read_nifti as read_nifti
 from survlens.data.nifti import write_nifti as write_nifti
@@ -49,6 +51,7 @@ from survlens.data.portrait_alignment import AlignedPhotograph as AlignedPhotogr
 from survlens.data.portrait_alignment import AlignmentOutcome as AlignmentOutcome
 from survlens.data.portrait_alignment import AlignmentRecord as AlignmentRecord
 from survlens.data.portrait_alignment import FaceDetector as FaceDetector
+from survlens.data.portrait_alignment import MarkedOrFound as MarkedOrFound
 from survlens.data.portrait_alignment import SourceSquare as SourceSquare
 from survlens.data.portrait_alignment import align_face as align_face
 from survlens.data.portrait_alignment import align_photographs as align_photographs

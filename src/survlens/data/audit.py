@@ -31,6 +31,7 @@ def audit(
     root: str | Path | None = None,
     splits_column: str | None = None,
     reader: Reader | None = None,
+    scan_quality: bool = False,
 ) -> AuditReport:
     """Looks for everything that would spoil a study; bad data are findings, never exceptions.
 
@@ -40,6 +41,7 @@ def audit(
         root: Folder that image paths start from.
         splits_column: Column of a given split; that of `schema` by default.
         reader: What reads the images; PNG, JPEG and TIFF by default.
+        scan_quality: Whether to look for what is doubtful in scans and masks, too, and not only for what stops a study.
     """
     if not frame.columns.is_unique:
         names = ", ".join(sorted(set(frame.columns[frame.columns.duplicated()].astype(str))))
@@ -53,7 +55,8 @@ def audit(
     raw = RawOutcome.of(frame, schema)
     found += _table_findings(frame, schema, raw, splits_column or schema.split)
     if schema.has_scans and (schema.scan is None or schema.scan in frame):
-        found += scan_findings(frame, schema, raw.patient, root=root)
+        quality = scan_quality and not schema.missing(frame)
+        found += scan_findings(frame, schema, raw.patient, root=root, quality=quality)
     for column in () if schema.has_scans else (schema.image, schema.mask):
         if column is not None and column in frame:
             seen = image_findings(frame, column, raw.patient, root=root, reader=reader)

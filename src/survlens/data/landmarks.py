@@ -50,6 +50,10 @@ class FaceLandmarks:
                 "Left and right are as seen in the photograph: exchange them if they are meant as the person's own."
             )
 
+    def within(self, height: int, width: int) -> bool:
+        """Whether at least one of the three points lies in a photograph of that size."""
+        return any(0 <= x <= width and 0 <= y <= height for x, y in (self.left_eye, self.right_eye, self.mouth))
+
     @property
     def middle(self) -> tuple[float, float]:
         """The point between the eyes."""

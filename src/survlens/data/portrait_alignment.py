@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from survlens.core.errors import CorruptFileError, DataError, InvalidValueError
-from survlens.data.landmarks import FaceLandmarks
+from survlens.data.landmarks import FaceLandmarks, LandmarkTable
 from survlens.data.raster import ImageReference
 
 SMALL_SIDE = 256.0
@@ -50,11 +50,48 @@ class FaceDetector(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class MarkedOrFound:
+    """Landmarks of a table for the photographs that it names, and a detector for all others.
+
+    A photograph that the table names without landmarks has no face; the detector is not asked.
+
+    Attributes:
+        table: Landmarks that someone has marked.
+        detector: Asked where the table does not name the photograph.
+    """
+
+    table: LandmarkTable
+    detector: FaceDetector
+
+    @property
+    def name(self) -> str:
+        """What reports call both together; each photograph's record names its own."""
+        return f"{self.table.name}, else {self.detector.name}"
+
+    @property
+    def approximate(self) -> bool:
+        """Whether one of them guesses."""
+        return self.table.approximate or self.detector.approximate
+
+    def find(self, photograph: str, picture: Float32[np.ndarray, "channel height width"]) -> tuple[FaceLandmarks, ...]:
+        """The faces of a photograph."""
+        return source_of(self, photograph).find(photograph, picture)
+
+
+def source_of(detector: FaceDetector, photograph: str) -> FaceDetector:
+    """What finds the faces of one photograph: of `MarkedOrFound` one of the two, else the detector itself."""
+    if not isinstance(detector, MarkedOrFound):
+        return detector
+    return detector.table if photograph in detector.table.faces else detector.detector
+
+
 class AlignmentOutcome(Enum):
     """What became of a photograph."""
 
     ALIGNED = "aligned"
     NO_FACE = "no face"
+    OUTSIDE = "landmarks outside"
     UNREADABLE = "unreadable"
 
 
@@ -123,7 +160,9 @@ class AlignmentRecord:
     Attributes:
         photograph: Its name.
         outcome: Whether it was aligned.
-        faces: Number of faces found; of several the one with the largest square is taken.
+        faces: Number of faces found whose landmarks are not all outside the photograph; of several the one with the
+            largest square is taken.
+        strays: Number of faces whose landmarks are all outside the photograph.
         side: Side of the source square, in pixels of the photograph.
         roll: Angle by which the face was turned upright, in degrees, clockwise.
         outside: Share of the square outside the photograph, filled by reflection.
@@ -135,6 +174,7 @@ class AlignmentRecord:
     photograph: str
     outcome: AlignmentOutcome
     faces: int = 0
+    strays: int = 0
     side: float | None = None
     roll: float | None = None
     outside: float | None = None
@@ -148,7 +188,9 @@ class AlignmentRecord:
         found = (
             (self.outcome is AlignmentOutcome.NO_FACE, "no face found"),
             (self.outcome is AlignmentOutcome.UNREADABLE, self.reason),
+            (self.outcome is AlignmentOutcome.OUTSIDE, "eyes and mouth are all outside the photograph"),
             (self.faces > 1, f"{self.faces} faces, the largest taken"),
+            (self.faces > 0 and self.strays > 0, f"{self.strays} more with landmarks outside the photograph"),
             (self.side is not None and self.side < SMALL_SIDE, f"small: {self.side or 0:.0f} pixels"),
             (self.roll is not None and abs(self.roll) > LARGE_ROLL, f"turned by {self.roll or 0:.0f} degrees"),
             (bool(self.outside), f"{100 * (self.outside or 0):.0f} % filled by reflection"),
@@ -162,7 +204,7 @@ class AlignedPhotograph:
     """One photograph after alignment.
 
     Attributes:
-        picture: In [0, 1]; None where no face was found or the file could not be read.
+        picture: In [0, 1]; None where there is no face within the photograph or the file could not be read.
         record: What became of it.
     """
 
@@ -243,20 +285,27 @@ def align_face(
 
 
 def _aligned(photograph: ImageReference, detector: FaceDetector, size: int) -> AlignedPhotograph:
+    detector = source_of(detector, photograph.name)
     lost = AlignmentRecord(photograph.name, AlignmentOutcome.NO_FACE, source=detector.name)
     try:
         pixels = photograph.read()
     except (CorruptFileError, DataError) as error:
         return AlignedPhotograph(None, replace(lost, outcome=AlignmentOutcome.UNREADABLE, reason=str(error)))
-    faces = detector.find(photograph.name, pixels)
-    if not faces:
+    found = detector.find(photograph.name, pixels)
+    if not found:
         return AlignedPhotograph(None, lost)
+    height, width = pixels.shape[1:]
+    faces = [face for face in found if face.within(height, width)]
+    strays = len(found) - len(faces)
+    if not faces:
+        return AlignedPhotograph(None, replace(lost, outcome=AlignmentOutcome.OUTSIDE, strays=strays))
     face = max(faces, key=lambda each: SourceSquare.of(each).side)
     square = SourceSquare.of(face)
     record = replace(
         lost,
         outcome=AlignmentOutcome.ALIGNED,
         faces=len(faces),
+        strays=strays,
         side=square.side,
         roll=face.roll,
         outside=square.share_outside(*pixels.shape[1:]),

@@ -13,14 +13,14 @@ from jaxtyping import Bool
 
 from survlens.core.errors import SurvlensError
 from survlens.data.contours import Structure
-from survlens.data.dicom import Series, SeriesFault, dicom_files, one_series
+from survlens.data.dicom import Series, SeriesFault
 from survlens.data.dicom_headers import open_header
 from survlens.data.findings import Finding, Severity, finding
 from survlens.data.geometry import Volume
-from survlens.data.itk_scans import is_scan_file, read_scan_file
+from survlens.data.itk_scans import is_scan_file
 from survlens.data.nifti import is_nifti
 from survlens.data.privacy import IDENTIFYING
-from survlens.data.scans import ScanReference
+from survlens.data.scans import HeldScan, ScanReference
 
 SPACING = (0.02, 50.0)
 """Millimetres between voxels that a scan of a person can have."""
@@ -198,6 +198,21 @@ def identifier_findings(filled: Mapping[str, int]) -> Iterator[Finding]:
         yield finding("identifiers", Severity.NOTE, message)
 
 
+@dataclass(frozen=True, slots=True)
+class LookedScan:
+    """What was seen of one scan and its mask.
+
+    Attributes:
+        findings: What is wrong with them.
+        facts: What the cohort is compared in; None where the scan cannot be read.
+        filled: Number of attributes of its files that identify and are filled.
+    """
+
+    findings: tuple[Finding, ...]
+    facts: ScanFacts | None
+    filled: int
+
+
 def reference_findings(
     references: Mapping[int, ScanReference], column: str | None, mask_column: str | None
 ) -> Iterator[Finding]:
@@ -208,44 +223,55 @@ def reference_findings(
         column: Column with the paths of scans.
         mask_column: Column with the paths of masks, or None.
     """
-    facts: list[ScanFacts] = []
-    filled: dict[str, int] = {}
-    for row, reference in references.items():
-        found, seen, count = _looked_at(reference)
-        for each in found:
-            of_mask = each.code.startswith("mask") and mask_column is not None
+    looked = {row: looked_at(HeldScan.of(reference)) for row, reference in references.items()}
+    yield from looked_findings(looked, column, mask_column)
+
+
+def looked_findings(looked: Mapping[int, LookedScan], column: str | None, mask_column: str | None) -> Iterator[Finding]:
+    """What was seen of the scans of a table, by row, and what differs between them.
+
+    Args:
+        looked: What was seen of each row, by its position from 0.
+        column: Column with the paths of scans.
+        mask_column: Column with the paths of masks, or None.
+    """
+    for row, each in looked.items():
+        for one in each.findings:
+            of_mask = one.code.startswith("mask") and mask_column is not None
             named = mask_column if of_mask else column
-            yield finding(each.code, each.severity, each.message, positions=[row], column=named)
-        if seen is not None:
-            facts.append(seen)
-            filled[str(row)] = count
-    yield from cohort_findings(facts)
-    yield from identifier_findings(filled)
+            yield finding(one.code, one.severity, one.message, positions=[row], column=named)
+    usable = {row: each for row, each in looked.items() if each.facts is not None}
+    yield from cohort_findings([each.facts for each in usable.values() if each.facts is not None])
+    yield from identifier_findings({str(row): each.filled for row, each in usable.items()})
 
 
-def _looked_at(reference: ScanReference) -> tuple[list[Finding], ScanFacts | None, int]:
-    """What is found in one scan, what the cohort is compared in, and how many attributes identify."""
+def looked_at(reference: ScanReference) -> LookedScan:
+    """Reads a scan and its mask, and says what is wrong with them.
+
+    Args:
+        reference: The scan; a `HeldScan` is read once.
+    """
     try:
         found, facts, filled = _of_series(reference) if reference.scan.is_dir() else _of_file(reference)
         volume = reference.volume()
     except SurvlensError as error:
-        return [finding("scan-unreadable", Severity.ERROR, str(error))], None, 0
+        return LookedScan((finding("scan-unreadable", Severity.ERROR, str(error)),), None, 0)
     if not np.ptp(volume.values):
         found.append(finding("scan-blank", Severity.ERROR, "the scan has one value everywhere. Export it again."))
     if reference.mask is not None:
         try:
             mask = Volume(reference.region(volume).astype(np.uint8), volume.affine).canonical().values > 0
             found += mask_findings(mask, "")
-            if is_scan_file(reference.mask) and not volume.canonical().same_grid(read_scan_file(reference.mask)):
+            if is_scan_file(reference.mask) and not volume.canonical().same_grid(reference.labels()):
                 message = "scan and mask have different grids; the mask is brought to the scan's, by the nearest voxel."
                 found.append(finding("mask-grid", Severity.WARNING, message))
         except SurvlensError as error:
             found.append(finding("mask-unusable", Severity.ERROR, str(error)))
-    return found, replace(facts, unit=volume.unit), filled
+    return LookedScan(tuple(found), replace(facts, unit=volume.unit), filled)
 
 
 def _of_series(reference: ScanReference) -> tuple[list[Finding], ScanFacts, int]:
-    series = one_series(dicom_files(reference.scan))
+    series = reference.series()
     first = series.slices[0]
     intercepts = tuple(sorted({each.intercept for each in series.slices if each.intercept is not None}))
     spacing = tuple(sorted((*first.spacing, series.gap)))
@@ -256,7 +282,7 @@ def _of_series(reference: ScanReference) -> tuple[list[Finding], ScanFacts, int]
 
 
 def _of_file(reference: ScanReference) -> tuple[list[Finding], ScanFacts, int]:
-    volume = read_scan_file(reference.scan)
+    volume = reference.volume()
     found, filled = list(geometry_findings(volume.values.shape, volume.spacing.tolist(), "")), 0
     if is_nifti(reference.scan):
         header = _nifti_header(reference.scan)

@@ -21,8 +21,8 @@ from survlens.data.findings import Finding, Severity, finding
 from survlens.data.frames import is_file, resolve
 from survlens.data.itk_scans import SCAN_SUFFIXES, is_scan_file
 from survlens.data.scan_cache import ScanCache
-from survlens.data.scan_checks import reference_findings
-from survlens.data.scans import PreparedScan, ScanReference, ScanSettings, prepared
+from survlens.data.scan_checks import LookedScan, looked_at, looked_findings
+from survlens.data.scans import HeldScan, PreparedScan, ScanReference, ScanSettings, prepared
 from survlens.data.schema import CohortSchema
 
 _NAMES = re.compile(r"'[^']*'|\S*[./]\S*|[\d,]+")
@@ -144,11 +144,24 @@ def scan_rows(
 
 
 def scan_findings(
-    frame: pd.DataFrame, schema: CohortSchema, patient: np.ndarray, *, root: str | Path | None
+    frame: pd.DataFrame,
+    schema: CohortSchema,
+    patient: np.ndarray,
+    *,
+    root: str | Path | None,
+    quality: bool = False,
 ) -> Iterator[Finding]:
     """What keeps the scans of a table from being prepared, and scans that stand under two patients.
 
     Every scan is read once; with a cache, a later run finds it prepared.
+
+    Args:
+        frame: The table.
+        schema: What its columns are.
+        patient: Patient of each row.
+        root: Folder that paths start from.
+        quality: Whether to say also what is doubtful in scans and masks that can be read; then the files are read even
+            where the cache holds them prepared.
     """
     if root is None:
         yield finding("no-root", Severity.ERROR, "paths must start from a folder; none was given. Pass root.")
@@ -161,11 +174,15 @@ def scan_findings(
         return
     shapes: dict[int, tuple[int, ...]] = {}
     owners: dict[str, set[int]] = defaultdict(set)
-    for row, reference in found.items():
+    looked: dict[int, LookedScan] = {}
+    for row, named in found.items():
+        reference = HeldScan.of(named) if quality else named
         try:
             image = ScanImage(reference, schema.scans or ScanSettings(), 0, _cache(schema, root))
             shapes[row] = image.shape()
             owners[reference.identity].add(row)
+            if quality:
+                looked[row] = looked_at(reference)
         except SurvlensError as error:
             trouble.append((row, "scan-unreadable", str(error).rstrip(".")))
     alike: dict[tuple[str, str], Trouble] = defaultdict(list)
@@ -185,21 +202,8 @@ def scan_findings(
     if across:
         message = "one scan stands under two patients. Find out whose it is, and remove the other rows."
         yield finding("duplicate-across-patients", Severity.ERROR, message, positions=across, column=column)
-
-
-def scan_quality_findings(
-    frame: pd.DataFrame, schema: CohortSchema, unread: set[int], *, root: str | Path | None
-) -> Iterator[Finding]:
-    """What is doubtful in scans and masks that can be read; reads each of them as it is stored.
-
-    Args:
-        frame: The table.
-        schema: What its columns are.
-        unread: Positions of rows whose scans are known to be unusable.
-        root: Folder that paths start from.
-    """
-    found = {row: each for row, each in _references(frame, schema, root)[0].items() if row not in unread}
-    yield from reference_findings(found, schema.scan or schema.patient, schema.mask)
+    if quality:
+        yield from looked_findings(looked, column, schema.mask)
 
 
 def scan_identities(frame: pd.DataFrame, schema: CohortSchema, root: str | Path) -> dict[int, str]:

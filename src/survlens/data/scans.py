@@ -15,10 +15,11 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
@@ -26,7 +27,7 @@ from jaxtyping import Bool, Float32, Float64
 from survlens.core.choices import check_choice
 from survlens.core.errors import CorruptFileError, DataError, InvalidValueError, MissingDependencyError
 from survlens.data.contours import read_segmentation, read_structures, structure_mask
-from survlens.data.dicom import dicom_files, one_series, read_volume
+from survlens.data.dicom import Series, dicom_files, one_series, read_volume
 from survlens.data.geometry import Volume, box_of
 from survlens.data.itk_scans import is_scan_file, read_scan_file
 from survlens.data.nifti import label_mask
@@ -149,9 +150,24 @@ class ScanReference:
             CorruptFileError: If a file is missing, broken or of another kind.
             DataError: If it is no regular volume.
         """
-        if self.scan.is_dir():
-            return read_volume(one_series(dicom_files(self.scan)))
-        return read_scan_file(self.scan)
+        return read_volume(self.series()) if self.scan.is_dir() else read_scan_file(self.scan)
+
+    def series(self) -> Series:
+        """The slices of a scan that is a folder, by their headers.
+
+        Raises:
+            CorruptFileError: If a file is broken.
+            DataError: If the folder does not hold one series.
+        """
+        return one_series(dicom_files(self.scan))
+
+    def labels(self) -> Volume:
+        """The mask, where it is a file of labels, as it is stored.
+
+        Raises:
+            CorruptFileError: If the file is missing, broken or of another kind.
+        """
+        return read_scan_file(self.mask or self.scan)
 
     def region(self, volume: Volume) -> Bool[np.ndarray, "i j k"]:
         """Voxels of `volume` inside the region of the mask.
@@ -163,7 +179,7 @@ class ScanReference:
         if self.mask is None:
             raise DataError(f"{self.name} must have a mask to be prepared so; it has none. Add its path to the table.")
         if is_scan_file(self.mask):
-            labels = read_scan_file(self.mask)
+            labels = self.labels()
             inside = Volume(label_mask(labels, _labels(self.structure), self.mask.name).astype(np.uint8), labels.affine)
             mask = (inside if inside.same_grid(volume) else inside.on_grid_of(volume)).values > 0
         elif _modality(self.mask) == "SEG":
@@ -180,6 +196,35 @@ class ScanReference:
                 "together."
             )
         return mask
+
+
+@dataclass(frozen=True, slots=True)
+class HeldScan(ScanReference):
+    """A scan whose files are read once and held, for all that look at it one after another."""
+
+    _held: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @staticmethod
+    def of(reference: ScanReference) -> HeldScan:
+        """The same scan, held."""
+        return HeldScan(reference.scan, reference.mask, reference.structure, reference.name)
+
+    def volume(self) -> Volume:
+        """See `ScanReference`."""
+        return self._once("volume", lambda: ScanReference.volume(self))
+
+    def series(self) -> Series:
+        """See `ScanReference`."""
+        return self._once("series", lambda: ScanReference.series(self))
+
+    def labels(self) -> Volume:
+        """See `ScanReference`."""
+        return self._once("labels", lambda: ScanReference.labels(self))
+
+    def _once(self, name: str, read: Callable[[], Any]) -> Any:
+        if name not in self._held:
+            self._held[name] = read()
+        return self._held[name]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,16 +49,20 @@ class DirectionAgreement:
         """Whether the expected cosine is 0.7 or more, an angle of 45 degrees, and halves agree beyond twice chance."""
         return self.expected >= RELIABLE and self.halves.value > 2 * self.chance
 
-    def sentence(self) -> str:
-        """What a reader has to know beside every picture of an edit."""
+    def sentence(self, of: str = "the hazard") -> str:
+        """What a reader has to know beside every picture of an edit.
+
+        Args:
+            of: What the direction leads to, in words.
+        """
         facts = (
             f"bootstrap cosine {self.bootstrap.value:.2f}, between halves {self.halves.value:.2f}, "
             f"expected cosine with the true direction {self.expected:.2f} ({self.n_events} events, "
             f"{self.width} dimensions)"
         )
         if self.reliable:
-            return f"The direction of the hazard is stable: {facts}."
-        return f"The direction of the hazard is UNRELIABLE, its pictures are mostly noise: {facts}."
+            return f"The direction of {of} is stable: {facts}."
+        return f"The direction of {of} is UNRELIABLE, its pictures are mostly noise: {facts}."
 
 
 def direction_agreement(
@@ -68,6 +72,7 @@ def direction_agreement(
     *,
     patient: Sequence[object] | np.ndarray | None = None,
     covariates: Columns | None = None,
+    aside: LatentDirection | None = None,
     draws: int = 50,
     halvings: int = 10,
     seed: int = 0,
@@ -85,11 +90,13 @@ def direction_agreement(
     mean cosine between halves has the standard deviation sqrt(sum m^2 / 2) / sum m, which is `chance`.
 
     Args:
-        direction: As `health_direction` gave it, nothing projected out.
+        direction: As `health_direction` gave it, or after `aside` was projected out of it.
         latents: Latents of its training patients.
         outcome: Their outcome.
         patient: Patient of each row; whole patients are drawn.
         covariates: As the direction was fitted with.
+        aside: Direction that is projected out of every refit, such as that of age; it is held as it is, so its own
+            doubt is not counted.
         draws: Resamples.
         halvings: Times that patients are cut in halves.
         seed: Seed of both.
@@ -110,8 +117,10 @@ def direction_agreement(
     rng = np.random.default_rng(seed)
     free = tuple(range(v.shape[1], columns.shape[1]))
 
+    out = None if aside is None else direction.frame.root @ aside.weights
+
     def refitted(counts: np.ndarray) -> np.ndarray | None:
-        return _refitted(direction, columns, outcome, counts[code], free)
+        return _refitted(direction, columns, outcome, counts[code], free, out)
 
     own = moves(direction)
     drawn = (np.bincount(rng.integers(0, n_patients, n_patients), minlength=n_patients) for _ in range(draws))
@@ -146,9 +155,14 @@ def _chance(direction: LatentDirection, outcome: SurvivalOutcome) -> float:
 
 
 def _refitted(
-    direction: LatentDirection, columns: np.ndarray, outcome: SurvivalOutcome, counts: np.ndarray, free: tuple[int, ...]
+    direction: LatentDirection,
+    columns: np.ndarray,
+    outcome: SurvivalOutcome,
+    counts: np.ndarray,
+    free: tuple[int, ...],
+    out: np.ndarray | None,
 ) -> np.ndarray | None:
-    """Direction in whitened coordinates of rows that count so often; None where the fit fails."""
+    """Direction in whitened coordinates, without `out`, of rows that count so often; None where the fit fails."""
     rows = np.flatnonzero(counts)
     part = outcome[rows]
     weight = part.weights().numpy() * counts[rows]
@@ -161,6 +175,8 @@ def _refitted(
         return None
     weights = fitted[: direction.frame.width]
     whitened = direction.frame.inverse @ steepest(weights, direction.frame, direction.metric)
+    if out is not None:
+        whitened = whitened - out * float(out @ whitened) / float(out @ out)
     return whitened / max(float(np.linalg.norm(whitened)), 1e-300)
 
 

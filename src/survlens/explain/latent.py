@@ -19,17 +19,22 @@ _CONSTANT = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class HazardRatio:
-    """A fitted hazard ratio with its 95 % limits and Wald p-value; NaN where it could not be fitted."""
+    """A fitted hazard ratio with its 95 % limits and Wald p-value; NaN where it could not be fitted.
+
+    `separated` says that there is none because the covariate separates the events: the likelihood has no maximum.
+    """
 
     hazard_ratio: float
     lower: float
     upper: float
     p: float
+    separated: bool = False
 
-    def to_json(self) -> dict[str, float | None]:
+    def to_json(self) -> dict[str, float | bool | None]:
         """Plain values; None where undefined."""
         numbers = {"hazard_ratio": self.hazard_ratio, "lower": self.lower, "upper": self.upper, "p": self.p}
-        return {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
+        finite = {name: float(value) if np.isfinite(value) else None for name, value in numbers.items()}
+        return {**finite, "separated": self.separated}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ class LatentDimension:
         univariable_held_out: Whether `univariable` was fitted on held-out patients, not on training patients.
         variance_inflation: 1 / (1 - R^2) of this dimension on the others in training patients; at most a million.
         pixel_change: Mean absolute change of the decoded image from -2 to +2 standard deviations.
+        separated: Whether `hazard_ratio` is missing because the dimension separates the events.
     """
 
     dimension: int
@@ -69,6 +75,7 @@ class LatentDimension:
     univariable_held_out: bool = False
     variance_inflation: float | None = None
     pixel_change: float | None = None
+    separated: bool = False
 
     @property
     def active(self) -> bool:
@@ -89,7 +96,7 @@ class LatentDimension:
     def to_json(self) -> dict[str, object]:
         """Plain values."""
         per_sd = None if self.head_weight is None else self.head_weight * self.sd
-        numbers = HazardRatio(self.hazard_ratio, self.lower, self.upper, self.p).to_json()
+        numbers = HazardRatio(self.hazard_ratio, self.lower, self.upper, self.p, self.separated).to_json()
         alone = self.univariable
         return {
             "dimension": self.dimension,
@@ -139,17 +146,18 @@ def latent_dimensions(
     if patient is not None:
         latents, outcome = per_patient(latents, outcome, patient)
     mean, sd = latents.mean(0), latents.std(0)
-    table = _cox_table((latents - mean) / np.where(sd > _CONSTANT, sd, np.inf), outcome)
+    ratios = _cox_ratios((latents - mean) / np.where(sd > _CONSTANT, sd, np.inf), outcome)
     return tuple(
         LatentDimension(
             dimension=j + 1,
             sd=float(sd[j]),
             mean=float(mean[j]),
             head_weight=None if head_weights is None else float(head_weights[j]),
-            hazard_ratio=float(table[j, 0]),
-            lower=float(table[j, 1]),
-            upper=float(table[j, 2]),
-            p=float(table[j, 3]),
+            hazard_ratio=ratios[j].hazard_ratio,
+            lower=ratios[j].lower,
+            upper=ratios[j].upper,
+            p=ratios[j].p,
+            separated=ratios[j].separated,
             mean_kl=float(mean_kl[j]),
             reliability=None if reliability is None else float(reliability[j]),
         )
@@ -157,17 +165,26 @@ def latent_dimensions(
     )
 
 
-def _cox_table(standardised: np.ndarray, outcome: SurvivalOutcome) -> np.ndarray:
-    """Hazard ratio, limits and p of each column in one fit; NaN for constant columns and where the fit fails."""
-    table = np.full((standardised.shape[1], 4), np.nan)
-    used = standardised.std(0) > _CONSTANT
-    if used.any():
+def _cox_ratios(
+    standardised: np.ndarray, outcome: SurvivalOutcome, names: Sequence[str] | None = None
+) -> list[HazardRatio]:
+    """Hazard ratio of each column in one fit; NaN for constant columns and where the fit fails."""
+    import pandas as pd
+
+    missing = float("nan")
+    found = [HazardRatio(missing, missing, missing, missing)] * standardised.shape[1]
+    used = np.flatnonzero(standardised.std(0) > _CONSTANT).tolist()
+    called = names or [f"latent dimension {number}" for number in range(1, len(found) + 1)]
+    if len(used):
+        frame = pd.DataFrame(standardised[:, used], columns=pd.Index([called[column] for column in used]))
         try:
-            fitted = CoxRegression(unit=outcome.unit).fit(standardised[:, used], outcome)
-            table[used] = fitted.summary()[["hazard_ratio", "lower", "upper", "p"]].to_numpy(dtype=np.float64)
+            table = CoxRegression(unit=outcome.unit).fit(frame, outcome).summary()
         except FitError:
-            pass  # too few events for so many dimensions: the rows stay undefined and are reported so
-    return table
+            return found  # too few events for so many dimensions: they stay undefined and are reported so
+        numbers = table[["hazard_ratio", "lower", "upper", "p"]].to_numpy(dtype=np.float64).tolist()
+        for column, row, separated in zip(used, numbers, table["separated"], strict=True):
+            found[column] = HazardRatio(*row[:4], separated=bool(separated))
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,13 +219,16 @@ def check_dimensions(
     adjusted = None
     if held_out is not None:
         values, outcome = held_out.standardised(dimensions)
-        adjusted = _cox_table(values, outcome)
-    alone = [_cox_table(column[:, None], outcome)[0] for column in values.T]
+        adjusted = _cox_ratios(values, outcome)
+    alone = [
+        _cox_ratios(column[:, None], outcome, [f"latent dimension {each.dimension}"])[0]
+        for column, each in zip(values.T, dimensions, strict=True)
+    ]
     return tuple(
         replace(
             each,
-            held_out=None if adjusted is None else HazardRatio(*map(float, adjusted[j])),
-            univariable=HazardRatio(*map(float, alone[j])),
+            held_out=None if adjusted is None else adjusted[j],
+            univariable=alone[j],
             univariable_held_out=held_out is not None,
             variance_inflation=float(inflation[j]) if np.isfinite(inflation[j]) else None,
         )

@@ -128,7 +128,7 @@ class PathMethod:
         line = torch.arange(rows * each, device=held.device)
         return [
             (line[span] // each, line[span] % each)
-            for span in spans(len(line), rows_at_once(size, min(self.memory, max(_BLOCK, _TOGETHER * size))))
+            for span in spans(len(line), rows_at_once(size, min(self.memory, max(_BLOCK, int(_TOGETHER * size)))))
             if span.stop > span.start
         ]
 

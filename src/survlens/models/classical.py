@@ -17,7 +17,7 @@ from survlens.models.chi_squared import chi_squared_table, quadratic_form
 from survlens.models.cross_fitting import patient_codes
 from survlens.models.estimator import SurvivalEstimator
 from survlens.models.matrix import Covariates
-from survlens.models.newton import independent, independent_columns, maximise, warn_if_monotone
+from survlens.models.newton import independent, independent_columns, maximise, separated_columns, warn_of_separation
 from survlens.models.partial_likelihood import RiskSets
 from survlens.models.proportional import ProportionalHazards, standardised, step_prediction
 
@@ -89,6 +89,9 @@ class CoxRegression(ProportionalHazards):
             freedom; empty under a penalty.
         effective_parameters_: trace(information (information + penalty)^-1): without a penalty, the number of columns
             that were not left out.
+        separated_: Which covariates separate the events in a fit without penalty, so that the likelihood rises forever
+            and their coefficients stand where the climb was stopped; see Heinze and Schemper 2001. Predictions use
+            them, `summary` does not show them.
         n_rows_: Number of training rows.
         n_events_: Number of events.
         n_patients_: Number of patients that `groups` names; the number of rows where it was not given or not used.
@@ -97,12 +100,12 @@ class CoxRegression(ProportionalHazards):
         ConvergenceWarning: If a covariate separates the events, so that its coefficient may be infinite.
 
     References:
-        Cox 1972; Efron 1977; Lin and Wei 1989.
+        Cox 1972; Efron 1977; Lin and Wei 1989; Heinze and Schemper 2001.
     """
 
     _fitted: ClassVar[tuple[str, ...]] = (
         *("covariance_", "model_covariance_", "log_likelihood_", "log_likelihood_null_"),
-        *("score_statistics_", "effective_parameters_", "n_rows_", "n_events_", "n_patients_"),
+        *("score_statistics_", "effective_parameters_", "separated_", "n_rows_", "n_events_", "n_patients_"),
         *ProportionalHazards._fitted,
     )
     _choices: ClassVar = {"ties": Ties}
@@ -140,11 +143,12 @@ class CoxRegression(ProportionalHazards):
         columns = scaled[:, kept]
         fit = maximise(risk_sets, columns, ridge=ridge)
         information = risk_sets.information(columns, columns @ fit.coef)
-        self.score_statistics_ = np.empty((0, 2))
+        self.score_statistics_, self.separated_ = np.empty((0, 2)), np.zeros(len(kept), dtype=bool)
         if not self.penalty:
             null = risk_sets.information(columns, np.zeros(len(columns)))
             self.score_statistics_ = self._scores(risk_sets, columns, null, patient)
-            warn_if_monotone(information, null, tuple(np.array(matrix.names, dtype=object)[kept]))
+            self.separated_[kept] = separated_columns(information, null)
+            warn_of_separation(self.separated_[kept], fit.coef, [matrix.names[each] for each in np.flatnonzero(kept)])
         self.log_likelihood_ = fit.log_likelihood
         self.log_likelihood_null_ = float(risk_sets.log_likelihood(np.zeros(len(scaled))))
         self.n_rows_, self.n_events_, self.n_patients_ = len(outcome), outcome.n_events, int(patient.max()) + 1
@@ -202,7 +206,8 @@ class CoxRegression(ProportionalHazards):
         """One row per covariate: coefficient, standard error, hazard ratio with Wald limits, z and p.
 
         If `robust`, standard error, limits, z and p are those of the sandwich, and `model_standard_error` stands beside
-        it. `attrs["covariance"]` of the frame says which it is.
+        it. `attrs["covariance"]` of the frame says which it is. A covariate that separates the events has True under
+        `separated` and no numbers: `likelihood_ratio_tests` still has a test of it, and a penalty an estimate.
 
         Args:
             confidence: Level of the limits.
@@ -226,6 +231,8 @@ class CoxRegression(ProportionalHazards):
                 "p": 2 * ndtr(-np.abs(z)),
             }
         table = pd.DataFrame(columns, index=pd.Index(self.feature_names_, name="covariate"))
+        table.loc[self.separated_] = np.nan
+        table["separated"] = self.separated_
         table.attrs["covariance"] = _covariance_in_words(self.robust, self.n_rows_, self.n_patients_)
         return table
 

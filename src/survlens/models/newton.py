@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,10 @@ from survlens.models.partial_likelihood import RiskSets
 
 _DEPENDENT = 1e-9
 _MONOTONE = 1e-6
+_ROUNDING = 1e-7
+"""Expected gain, as a share of the log-likelihood, that rounding may hide where log-risks are in the hundreds."""
+_TAKES_PART = 0.01
+"""Share of a direction's largest component, in standardised columns, from which a column takes part in it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,8 +46,8 @@ def maximise(
 ) -> CoxFit:
     """Maximises log-likelihood - ridge / 2 * |coef|^2 by Newton's method with step halving.
 
-    The last step is taken when the expected gain falls under `tolerance`; as the method converges quadratically, the
-    coefficients are then exact to about `tolerance` standard errors.
+    The last step is taken when the expected gain falls under `tolerance`, or below what rounding can tell; as the
+    method converges quadratically, the coefficients are then exact to about `tolerance` standard errors.
 
     Args:
         risk_sets: Risk sets of the rows.
@@ -65,8 +69,13 @@ def maximise(
     for _ in range(max_steps):
         gradient = risk_sets.gradient(X, X @ coef) - ridge * coef
         step, gain = _newton_step(gradient, risk_sets.information(X, X @ coef) + ridge * np.eye(len(coef)))
-        coef, value = _uphill(objective, coef, step, value, gain)
-        if gain <= tolerance:
+        higher = _uphill(objective, coef, step, value)
+        if higher is None and gain > _ROUNDING * (1 + abs(value)):
+            raise FitError(
+                f"The Cox fit cannot climb (expected gain {gain:.2g}). Set a penalty, or rescale the covariates."
+            )
+        coef, value = higher or (coef, value)
+        if higher is None or gain <= tolerance:
             return CoxFit(coef, value + ridge / 2 * float(coef @ coef))
     raise FitError(
         f"The Cox fit must converge within {max_steps} steps; it did not. "
@@ -86,15 +95,16 @@ def _newton_step(gradient: np.ndarray, curvature: np.ndarray) -> tuple[np.ndarra
 
 
 def _uphill(
-    objective: Callable[[np.ndarray], float], coef: np.ndarray, step: np.ndarray, value: float, gain: float
-) -> tuple[np.ndarray, float]:
+    objective: Callable[[np.ndarray], float], coef: np.ndarray, step: np.ndarray, value: float
+) -> tuple[np.ndarray, float] | None:
+    """The first point along the halved steps that is not lower; None where there is none."""
     slack = 1e-11 * (1 + abs(value))
     for halving in range(40):
         candidate = coef + step * 0.5**halving
         reached = objective(candidate)
         if reached >= value - slack:
             return candidate, reached
-    raise FitError(f"The Cox fit cannot climb (expected gain {gain:.2g}). Set a penalty, or rescale the covariates.")
+    return None
 
 
 def independent_columns(X: Float64[np.ndarray, "instance feature"]) -> Bool[np.ndarray, " feature"]:
@@ -133,20 +143,41 @@ def is_monotone(
     return bool(eigh(information, null_information, eigvals_only=True)[0] <= _MONOTONE)
 
 
-def warn_if_monotone(
-    information: Float64[np.ndarray, "feature feature"],
-    null_information: Float64[np.ndarray, "feature feature"],
-    names: tuple[str, ...],
-) -> None:
-    """Warns where the likelihood has no maximum, naming the covariate that matters most there."""
-    if not len(names) or not is_monotone(information, null_information):
+def separated_columns(
+    information: Float64[np.ndarray, "feature feature"], null_information: Float64[np.ndarray, "feature feature"]
+) -> Bool[np.ndarray, " feature"]:
+    """Which columns take part in a direction along which the likelihood rises forever; see `is_monotone`.
+
+    Their coefficients have no finite maximum, or none at all: where one column separates all events, the others say
+    nothing more. Columns beside them keep theirs.
+
+    Args:
+        information: Information at the coefficients.
+        null_information: Information at zero.
+    """
+    if not len(information):
+        return np.zeros(0, dtype=bool)
+    kept, directions = eigh(information, null_information)
+    endless = np.abs(directions[:, kept <= _MONOTONE]) * np.sqrt(np.diag(null_information))[:, None]
+    return (endless > _TAKES_PART * endless.max(axis=0, initial=0.0)).any(axis=1)
+
+
+def warn_of_separation(separated: Bool[np.ndarray, " feature"], coef: np.ndarray, names: Sequence[str]) -> None:
+    """Warns of columns that separate the events, the one with the largest coefficient first.
+
+    Args:
+        separated: As `separated_columns` gives them.
+        coef: Coefficients of the standardised columns, where the climb was stopped.
+        names: Names of the columns.
+    """
+    if not separated.any():
         return
-    _, directions = eigh(information, null_information)
-    scale = np.sqrt(np.diag(null_information))
-    worst = names[int(np.argmax(np.abs(directions[:, 0]) * scale))]
+    first, *others = sorted(np.flatnonzero(separated).tolist(), key=lambda column: -abs(coef[column]))
+    more = f", nor are those of {', '.join(repr(names[each]) for each in others[:5])}" if others else ""
+    more += f" and {len(others) - 5} more" if len(others) > 5 else ""
     warnings.warn(
-        f"The likelihood has no maximum: {worst!r} separates the events, and its coefficient may be infinite. "
-        "Set `penalty` > 0, or remove or merge the covariate.",
+        f"The likelihood has no maximum: {names[first]!r} separates the events, and its coefficient may be infinite. "
+        f"Its hazard ratio is not given{more}. Set `penalty` > 0, or remove or merge the covariate.",
         ConvergenceWarning,
         stacklevel=4,
     )

@@ -44,8 +44,11 @@ def read_explanation(folder: Path, label: str) -> Explanation:
 
 def _ratio(node: JsonNode | None) -> Ratio | None:
     """A hazard ratio; None where it was not fitted or not written."""
-    value = None if node is None else node.number("hazard_ratio")
-    return None if node is None or value is None else Ratio(value, node.number("lower"), node.number("upper"))
+    if node is None:
+        return None
+    value = node.number("hazard_ratio")
+    fitted = value is not None or node.flag("separated")
+    return Ratio(value, node.number("lower"), node.number("upper")) if fitted else None
 
 
 def _dimension(node: JsonNode) -> Dimension:
@@ -67,6 +70,7 @@ def _dimension(node: JsonNode) -> Dimension:
         univariable_held_out=alone is not None and alone.flag("held_out"),
         variance_inflation=node.number("variance_inflation"),
         pixel_change=node.number("pixel_change"),
+        separated=node.flag("separated"),
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from survlens.core.errors import CorruptFileError
+from survlens.core.score import Score
 from survlens.report.json_node import JsonNode
 from survlens.report.metrics_reader import read_score
-from survlens.report.portrait_records import EditRow, PortraitEdit, Portraits, PortraitSubgroup
+from survlens.report.portrait_records import DirectionTrust, EditRow, PortraitEdit, Portraits, PortraitSubgroup
 
 FOLDER, RECORD, PICTURES = "portraits", "portraits.json", "edits.npz"
 _REMEDY = "Run `survlens portrait edit` again."
@@ -53,14 +55,33 @@ def _edit(node: JsonNode, number: int, pictures: dict[str, np.ndarray], unit: st
     for k, strip in enumerate(() if shown is None else shown):
         first = None if photographs is None or k >= len(photographs) else photographs[k] / 255
         rows.append(EditRow(f"person {k + 1}", strip / 255, first))
-    scores = node.get("scores")
+    ratio, trust = node.get("age_over_health"), node.get("agreement")
     return PortraitEdit(
         node.text("name"),
         node.flag("control"),
         node.text("remark", ""),
-        {} if scores is None else {key: read_score(each) for key, each in scores.items()},
+        _scores(node.get("scores")),
         tuple(rows),
         node.text("unit", unit),
+        _scores(node.get("slopes")),
+        None if ratio is None else read_score(ratio),
+        node.number("control_p"),
+        node.number("capped"),
+        None if trust is None else _trust(trust),
+    )
+
+
+def _scores(node: JsonNode | None) -> dict[str, Score]:
+    return {} if node is None else {key: read_score(each) for key, each in node.items()}
+
+
+def _trust(node: JsonNode) -> DirectionTrust:
+    expected = node.number("expected")
+    return DirectionTrust(
+        read_score(node.need("bootstrap")),
+        read_score(node.need("halves")),
+        math.nan if expected is None else expected,
+        node.flag("reliable"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -37,6 +37,23 @@ class PortraitSubgroup:
     score: Score
 
 
+@dataclass(frozen=True, slots=True)
+class DirectionTrust:
+    """How far a direction comes back from other patients.
+
+    Attributes:
+        bootstrap: Mean cosine with the directions of resampled patients.
+        halves: Mean cosine between the directions of two halves.
+        expected: Estimated cosine with the direction that endless patients would give.
+        reliable: Whether it is called reliable.
+    """
+
+    bootstrap: Score
+    halves: Score
+    expected: float
+    reliable: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PortraitEdit:
     """Edits along one direction.
@@ -45,9 +62,14 @@ class PortraitEdit:
         name: The direction.
         control: Whether it is a direction that ought to do nothing.
         remark: How far the direction can be trusted, or "".
-        scores: What its edited pictures show, by name.
+        scores: What its edited pictures show besides slopes, by name.
         rows: Pictures of a few people; empty where none were kept.
         unit: What a step of 1 is along this direction.
+        slopes: Change of each reading per step, by reader.
+        age_over_health: Size of the slope on age over that on health; None where it is not known.
+        control_p: Share of controls, the edit counted among them, that are at least as steep; None where not known.
+        capped: Share of edits that were stopped at the edge of the training range; None where it is not known.
+        trust: How far the direction comes back from other patients; None where it is not known.
     """
 
     name: str
@@ -56,6 +78,11 @@ class PortraitEdit:
     scores: Mapping[str, Score]
     rows: tuple[EditRow, ...]
     unit: str = ""
+    slopes: Mapping[str, Score] = field(default_factory=dict)
+    age_over_health: Score | None = None
+    control_p: float | None = None
+    capped: float | None = None
+    trust: DirectionTrust | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

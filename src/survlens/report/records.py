@@ -213,11 +213,19 @@ class CohortFacts:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A hazard ratio per standard deviation of the latent mean, with its 95 % limits."""
+    """A hazard ratio per standard deviation of the latent mean, with its 95 % limits.
 
-    value: float
+    `value` is None where there is none because the dimension separates the events.
+    """
+
+    value: float | None
     lower: float | None
     upper: float | None
+
+    @property
+    def separated(self) -> bool:
+        """Whether the dimension separates the events, so that no ratio is finite."""
+        return self.value is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,11 +251,14 @@ class Dimension:
     univariable_held_out: bool = False
     variance_inflation: float | None = None
     pixel_change: float | None = None
+    separated: bool = False
 
     @property
     def training(self) -> Ratio | None:
         """The fit on the patients that trained the model."""
-        return None if self.hazard_ratio is None else Ratio(self.hazard_ratio, self.lower, self.upper)
+        if self.hazard_ratio is None and not self.separated:
+            return None
+        return Ratio(self.hazard_ratio, self.lower, self.upper)
 
     @property
     def judged(self) -> Ratio | None:

@@ -16,7 +16,7 @@ from survlens.data.findings import finding
 from survlens.data.frames import locate
 from survlens.data.preprocessing import Preprocessing
 from survlens.data.raster import ImageReference, RasterReader
-from survlens.data.scan_rows import scan_identities, scan_quality_findings
+from survlens.data.scan_rows import scan_identities
 from survlens.data.schema import CohortSchema
 from survlens.data.table import read_table
 from survlens.study.advice import study_advice, table_advice
@@ -35,7 +35,7 @@ def check_study(settings: StudySettings) -> AuditReport:
     """
     paths, schema = settings.files(), schema_of(settings.data, settings.split)
     frame, beside = read_table(paths.table), None if paths.external is None else read_table(paths.external)
-    report = _with_scans(audit_tables(settings, frame, beside), frame, schema, paths.root)
+    report = audit_tables(settings, frame, beside, scan_quality=True)
     if not report.ok:
         return report
     try:
@@ -48,19 +48,23 @@ def check_study(settings: StudySettings) -> AuditReport:
     return report
 
 
-def audit_tables(settings: StudySettings, frame: pd.DataFrame, other: pd.DataFrame | None) -> AuditReport:
+def audit_tables(
+    settings: StudySettings, frame: pd.DataFrame, other: pd.DataFrame | None, *, scan_quality: bool = False
+) -> AuditReport:
     """Audits the table of a study and that of its external cohort, which may share no patient and no image.
 
     Args:
         settings: The study.
         frame: Its table.
         other: Table of the external cohort, or None; its findings begin with its name.
+        scan_quality: Whether to say what is doubtful in scans; a run reads them prepared instead, and not again.
     """
     paths, schema = settings.files(), schema_of(settings.data, settings.split)
-    report = audit(frame, schema, root=paths.root)
+    report = audit(frame, schema, root=paths.root, scan_quality=scan_quality)
     if other is None or paths.external is None:
         return _with_advice(report, lambda: study_advice(settings, Cohort.from_frame(frame, schema, root=paths.root)))
-    name, beside = paths.external.name, audit(other, schema, root=paths.root)
+    name = paths.external.name
+    beside = audit(other, schema, root=paths.root, scan_quality=scan_quality)
     found = [*report.findings, *beside.findings, *_shared(frame, other, schema, paths.root)]
     first = len(report.findings)
     found[first:] = [replace(one, message=f"{name}: {one.message}") for one in found[first:]]
@@ -74,19 +78,6 @@ def audit_tables(settings: StudySettings, frame: pd.DataFrame, other: pd.DataFra
         return study_advice(settings, Cohort.from_frame(frame, schema, root=paths.root), outcome)
 
     return _with_advice(whole, advise)
-
-
-def _with_scans(report: AuditReport, frame: pd.DataFrame, schema: CohortSchema, root: Path) -> AuditReport:
-    """The report with what is doubtful in the scans; the first run of a study reads them prepared, and not again."""
-    if not schema.has_scans or not frame.columns.is_unique or schema.missing(frame):
-        return report
-    unread = {row - 2 for one in report.findings if one.code == "scan-unreadable" for row in one.rows}
-    try:
-        found = [*report.findings, *scan_quality_findings(frame, schema, unread, root=root)]
-    except SurvlensError:
-        return report  # of a folder that cannot be read, which the audit has said
-    order = list(Severity)
-    return replace(report, findings=tuple(sorted(found, key=lambda one: order.index(one.severity))))
 
 
 def _with_advice(report: AuditReport, advise: Callable[[], list[Finding]]) -> AuditReport:

@@ -53,12 +53,14 @@ class PatientResult:
         facts: What the cohort is compared in, or None.
         findings: Everything that was found.
         structures: Names of structures that were drawn on the scan, as they may be shown.
+        texts: Every free text of the files that may stand in the row, the findings or the structures.
     """
 
     row: dict[str, Any] | None
     facts: ScanFacts | None
     findings: tuple[Finding, ...]
     structures: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,13 @@ def import_patient(
         out: Folder of the results.
         root: Folder that paths of the table start from.
     """
+    result = _imported(patient, export, settings, out, root)
+    own = {text for each in patient.slices for text in (each.kernel, each.manufacturer)}
+    shown = {export.known.free_text(text) for text in (*own, *settings.structures)} | set(result.structures)
+    return replace(result, texts=tuple(sorted(shown - {"", WITHHELD})))
+
+
+def _imported(patient: PatientFiles, export: Export, settings: ImportSettings, out: Path, root: Path) -> PatientResult:
     where, found = f"patient {patient.name}", list(_file_findings(patient, export))
     series = _chosen(patient, export.known, settings, where, found)
     if series is None:
@@ -167,14 +176,28 @@ def _chosen(
         return fitting[0]
     listed = "; ".join(_description(each, patient.drawings, known) for each in fitting or long)
     if fitting:
-        message = (
-            f"one series must be meant; got {len(fitting)}: {listed}. Choose by --series NUMBER|WORDS or --largest."
-        )
+        message = f"one series must be meant; got {len(fitting)}: {listed}. {_choice(fitting, settings)}"
         found.append(finding("series-several", Severity.ERROR, message, column=where))
     else:
         message = f"--series must fit one series; it fits none of {listed}. Give a number or words that fit."
         found.append(finding("series-none", Severity.ERROR, message, column=where))
     return None
+
+
+def _choice(fitting: Sequence[Series], settings: ImportSettings) -> str:
+    """How one of several series can be chosen."""
+    firsts = [each.slices[0] for each in fitting]
+    counts = Counter(each.number for each in firsts if each.number is not None)
+    twice = sorted(number for number, count in counts.items() if count > 1)
+    if not twice:
+        return "Choose by --series NUMBER|WORDS or --largest."
+    named = ", ".join(map(str, twice))
+    said = f"Number {named} stands for several of them, so that it chooses none. "
+    if len({(each.description, each.modality, each.kernel) for each in firsts}) == len(firsts):
+        return said + "Choose by --series WORDS of the description, the modality or the kernel, or by --largest."
+    if settings.largest or len({len(each.slices) for each in fitting}) == 1:
+        return said + "Their words and lengths do not tell them apart either: leave only one of them in the export."
+    return said + "Their words do not tell them apart either: choose by --largest, or leave only one in the export."
 
 
 def _meant(series: Series, rule: str) -> bool:

@@ -15,7 +15,7 @@ from survlens.artifacts.atomic import write_text
 from survlens.artifacts.run_folder import write_json
 from survlens.core.errors import UsageError
 from survlens.data.findings import AuditReport, Finding, Severity, finding
-from survlens.data.privacy import SALT_FILE, Pseudonyms, read_salt, write_private
+from survlens.data.privacy import SALT_FILE, KnownIdentifiers, Pseudonyms, read_salt, write_private
 from survlens.data.scan_checks import ScanFacts, cohort_findings, identifier_findings
 from survlens.study.import_patient import ImportSettings as ImportSettings
 from survlens.study.import_patient import PatientResult, import_patient
@@ -26,7 +26,7 @@ COLUMNS = (
     "manufacturer", "kvp", "mask_voxels", "mask_ml",
 )  # fmt: skip
 TABLE, REPORT = "scans.csv", "import_report"
-_VERSION = 1  # of the records of patients: a change makes every patient be imported again
+_VERSION = 2  # of the records of patients: a change makes every patient be imported again
 _LISTED = 50
 
 
@@ -88,7 +88,7 @@ def import_dicom(
     results, reused = {}, 0
     for number, (name, patient) in enumerate(sorted(export.patients.items()), 1):
         key = _key(patient, names, settings, base)
-        kept = _kept(out, name, key, base)
+        kept = _kept(out, name, key, base, export.known)
         reused += kept is not None
         if kept is None:
             for part in ("scans", "masks"):  # of other settings
@@ -150,16 +150,21 @@ def _keep(out: Path, name: str, key: str, result: PatientResult) -> None:
         "facts": None if result.facts is None else dataclasses.asdict(result.facts),
         "findings": AuditReport(result.findings, {}).to_json()["findings"],
         "structures": list(result.structures),
+        "texts": list(result.texts),
     }
     write_json(out / "patients" / f"{name}.json", record)
 
 
-def _kept(out: Path, name: str, key: str, base: Path) -> PatientResult | None:
-    """What an earlier run made of the same files with the same settings, if all of it is still there."""
+def _kept(out: Path, name: str, key: str, base: Path, known: KnownIdentifiers) -> PatientResult | None:
+    """What an earlier run made of the same files with the same settings, if all of it is still there.
+
+    Not where it shows a text that holds what only the files of patients who came later tell to be a name.
+    """
     try:
         record = json.loads((out / "patients" / f"{name}.json").read_text(encoding="utf-8"))
         row, facts = record["row"], record["facts"]
-        if record["key"] != key:
+        texts = tuple(record["texts"])
+        if record["key"] != key or any(known.free_text(text) != text for text in texts):
             return None
         if row is not None and not all((base / row[part]).exists() for part in ("scan", "mask") if row[part]):
             return None
@@ -167,10 +172,10 @@ def _kept(out: Path, name: str, key: str, base: Path) -> PatientResult | None:
             Finding(one["code"], Severity(one["severity"]), one["message"], tuple(one["rows"]), one["column"])
             for one in record["findings"]
         )
-        known = facts and ScanFacts(
+        compared = facts and ScanFacts(
             facts["where"], facts["modality"], facts["unit"], tuple(facts["spacing"]), tuple(facts["intercepts"])
         )
-        return PatientResult(row, known or None, findings, tuple(record["structures"]))
+        return PatientResult(row, compared or None, findings, tuple(record["structures"]), texts)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -269,7 +274,7 @@ def _link_lines(export: Export) -> list[str]:
         return '"' + text.replace('"', '""') + '"'
 
     lines = ["kind,original,shown"]
-    lines += [f"patient,{cell(own)},{salted}" for salted, own in sorted(export.originals.items())]
+    lines += [f"{kind},{cell(own)},{salted}" for salted, (kind, own) in sorted(export.originals.items())]
     every = [each for patient in export.patients.values() for each in patient.broken] + export.lost
     files = [each.relative for each in every] + export.skipped
     files += [drawing.path.relative_to(export.folder) for each in export.patients.values() for drawing in each.drawings]

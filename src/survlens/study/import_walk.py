@@ -88,7 +88,8 @@ class Export:
         folder: The export.
         known: Values of identifying attributes that were seen.
         patients: By salted name.
-        originals: Original identifier, by salted name; for the link table alone.
+        originals: What stands behind each salted name, for the link table alone: "patient" and the identifier, or where
+            the files have none, "study" and its identifier or "folder" and its path.
         skipped: Files that are no DICOM files.
         lost: Broken files of which nobody knows whose they are.
         files: How many files there are.
@@ -97,7 +98,7 @@ class Export:
     folder: Path
     known: KnownIdentifiers
     patients: dict[str, PatientFiles] = field(default_factory=dict)
-    originals: dict[str, str] = field(default_factory=dict)
+    originals: dict[str, tuple[str, str]] = field(default_factory=dict)
     skipped: list[PurePath] = field(default_factory=list)
     lost: list[Broken] = field(default_factory=list)
     files: int = 0
@@ -157,9 +158,11 @@ def _files(folder: Path, leave_out: Path) -> Iterator[Path]:
 
 def _patient(export: Export, header: Any, relative: PurePath) -> PatientFiles:
     own = str(header.get("PatientID") or "").strip()
-    key = own or str(header.get("StudyInstanceUID") or "") or relative.parent.as_posix()
+    study = str(header.get("StudyInstanceUID") or "").strip()
+    kind = "patient" if own else "study" if study else "folder"
+    key = own or study or relative.parent.as_posix()
     salted = export.known.names.of(key)
-    export.originals[salted] = own
+    export.originals[salted] = kind, key
     patient = export.patients.setdefault(salted, PatientFiles(salted, unnamed=not own))
     patient.filled = max(patient.filled, export.known.add(header))
     named, born = (str(header.get(keyword) or "").strip().lower() for keyword in ("PatientName", "PatientBirthDate"))

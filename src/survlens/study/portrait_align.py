@@ -11,9 +11,17 @@ import pandas as pd
 
 from survlens.core.errors import CorruptFileError, DataError
 from survlens.data.landmarks import LandmarkTable
-from survlens.data.portrait_alignment import AlignmentOutcome, FaceDetector, align_photographs, alignment_table
+from survlens.data.near_copies import SIDE
+from survlens.data.portrait_alignment import (
+    AlignmentOutcome,
+    FaceDetector,
+    MarkedOrFound,
+    align_photographs,
+    alignment_table,
+    source_of,
+)
 from survlens.data.raster import FileImage
-from survlens.study.portrait_files import PHOTO, PhotoTable, write_frame, write_picture
+from survlens.study.portrait_files import PATIENT, PHOTO, PhotoTable, told_copies, write_frame, write_picture
 
 PICTURES, PHOTOS, OUTCOMES = "pictures", "photos.csv", "alignment.csv"
 _SAVE_EVERY = 50
@@ -31,7 +39,8 @@ def align_job(
 
     Written are `pictures/*.png`, `photos.csv` (the rows whose face was found, with the aligned file as photo) and
     `alignment.csv` (every row, with its outcome). What stands in `alignment.csv` from an earlier, interrupted call is
-    not done again, unless the size, the file of the photograph, its landmarks or the detector are others now.
+    not done again, unless the size, the file of the photograph, its landmarks or the detector are others now. Pictures
+    that look like one of another patient are warned of.
 
     Args:
         table: Photographs.
@@ -47,7 +56,8 @@ def align_job(
         DataError: If a table of landmarks names none of the photographs, or a file lies outside the table's folder.
     """
     names = table.words(PHOTO)
-    if isinstance(detector, LandmarkTable) and not detector.faces.keys() & set(names.tolist()):
+    marked = detector.table if isinstance(detector, MarkedOrFound) else detector
+    if isinstance(marked, LandmarkTable) and not marked.faces.keys() & set(names.tolist()):
         raise DataError(
             f"the table of landmarks must name the photographs as the table of photographs does, such as {names[0]}; "
             "got none of these names. Correct the names."
@@ -72,6 +82,9 @@ def align_job(
     kept = np.flatnonzero((outcomes["outcome"] == AlignmentOutcome.ALIGNED.value).to_numpy())
     frame = table.frame.iloc[kept].assign(**{"original": names[kept], PHOTO: [_file(name) for name in names[kept]]})
     write_frame(out / PHOTOS, frame)
+    if len(frame):
+        kept_table = PhotoTable(frame.reset_index(drop=True), out)
+        told_copies(kept_table.pictures(SIDE), kept_table.words(PATIENT), out)
     return outcomes
 
 
@@ -85,6 +98,7 @@ def _file(name: str) -> str:
 
 def _made_from(photograph: FileImage, detector: FaceDetector) -> str:
     """Hash of the file and of what finds its face; empty where the file cannot be read."""
+    detector = source_of(detector, photograph.name)
     faces = detector.faces.get(photograph.name, ()) if isinstance(detector, LandmarkTable) else ()
     try:
         content = photograph.identity

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from survlens.core.errors import FitError, LeakageError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.score import Score
 from survlens.evaluate.edit_pictures import IdentityKept, background_change, identity_kept
-from survlens.evaluate.edits import AgainstControls, EditResponse, against_controls, edit_response, slope_ratio
+from survlens.evaluate.edits import EditResponse, edit_response
 from survlens.evaluate.score_over_time import Intervals
 from survlens.explain.direction_agreement import DirectionAgreement, direction_agreement
 from survlens.explain.direction_controls import permuted_directions, random_directions
@@ -28,6 +28,8 @@ Reader = Callable[[Pictures], np.ndarray]
 Decode = Callable[[Tensor], Pictures]
 RAW, PROJECTED, COVARIATE = "hazard", "hazard, age projected out", "hazard, age as covariate"
 AGE = "age"
+RISK, ILLNESS = "risk", "illness"
+"""Readers of health: the predicted risk, and where faces are drawn the true illness."""
 _BATCH = 256
 
 
@@ -63,16 +65,21 @@ class FittedDirections:
     Attributes:
         versions: The direction of the hazard, in its versions, and that of age where age is known.
         controls: Random directions, and those of permuted outcomes.
-        agreement: How far the direction of the hazard comes back from other patients.
+        agreements: How far each version comes back from other patients; none for age.
         frame: The frame that they share.
         left_out: Why a version is missing, by its name.
     """
 
     versions: Mapping[str, LatentDirection]
     controls: Mapping[str, LatentDirection]
-    agreement: DirectionAgreement
+    agreements: Mapping[str, DirectionAgreement]
     frame: LatentFrame
     left_out: Mapping[str, str]
+
+    @property
+    def agreement(self) -> DirectionAgreement:
+        """How far the raw direction of the hazard comes back."""
+        return self.agreements[RAW]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,10 +105,8 @@ class JudgedEdit:
     background: Score | None
 
     def scores(self) -> dict[str, Score]:
-        """The scores that a report shows, by name."""
-        found: dict[str, Score] = {}
-        for name, response in self.readings.items():
-            found |= {f"{name} rises": response.strict, f"{name}, slope": response.slope}
+        """What a report shows beside slopes, by name."""
+        found = {f"{name} rises": response.strict for name, response in self.readings.items()}
         found["recognised"] = self.identity.recognised
         return found if self.background is None else found | {"background change": self.background}
 
@@ -150,8 +155,20 @@ def fitted_directions(
         controls += random_directions(raw, plan.random, seed=plan.seed)
     if plan.permuted:
         controls += permuted_directions(raw, latents, outcome, plan.permuted, patient=patient, seed=plan.seed)
-    agreement = direction_agreement(raw, latents, outcome, patient=patient, draws=plan.resamples, seed=plan.seed)
-    return FittedDirections(versions, {each.name: each for each in controls}, agreement, frame, left_out)
+    besides: dict[str, tuple[np.ndarray | None, LatentDirection | None]] = {
+        RAW: (None, None),
+        PROJECTED: (None, versions.get(AGE)),
+        COVARIATE: (None if age is None else age[:, None], None),
+    }
+    agreements = {
+        name: direction_agreement(
+            versions[name], latents, outcome, patient=patient, covariates=columns, aside=aside, draws=plan.resamples,
+            seed=plan.seed,
+        )
+        for name, (columns, aside) in besides.items()
+        if name in versions
+    }  # fmt: skip
+    return FittedDirections(versions, {each.name: each for each in controls}, agreements, frame, left_out)
 
 
 def judged_edits(
@@ -206,27 +223,6 @@ def judged_edits(
         found.append(JudgedEdit(name, name in directions.controls, moved, pictures, read, kept, change))
         tell(f"edited along {name}: " + ", ".join(f"{who} {each.slope.value:+.2f}" for who, each in read.items()))
     return tuple(found)
-
-
-def beside_controls(edits: Sequence[JudgedEdit], reader: str, plan: EditPlan) -> dict[str, AgainstControls]:
-    """Each edit that is no control, held against all controls, by what one reader says."""
-    controls = {edit.name: edit.readings[reader] for edit in edits if edit.control}
-    if not controls:
-        return {}
-    intervals = Intervals(plan.draws, plan.seed)
-    return {
-        edit.name: against_controls(edit.readings[reader], controls, intervals=intervals)
-        for edit in edits
-        if not edit.control
-    }
-
-
-def ratio_of(edits: Sequence[JudgedEdit], reader: str, name: str, of: str, plan: EditPlan) -> Score | None:
-    """|slope of a reader along direction `name`| over that along direction `of`; None where one is missing."""
-    found = {edit.name: edit.readings[reader] for edit in edits}
-    if name not in found or of not in found:
-        return None
-    return slope_ratio(found[name], found[of], name=f"{reader}_slope_ratio", intervals=Intervals(plan.draws, plan.seed))
 
 
 def _decoded(decode: Decode, latents: np.ndarray) -> Float[Tensor, "instance step channel height width"]:

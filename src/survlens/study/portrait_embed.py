@@ -14,13 +14,13 @@ from torch import Tensor
 
 from survlens.artifacts.run_folder import read_json, write_json
 from survlens.artifacts.stylegan2_checkpoint import load_weights
-from survlens.core.errors import DataError, LeakageError, UsageError
+from survlens.core.errors import CorruptFileError, DataError, LeakageError, UsageError
 from survlens.data.fitted_on import FittedOn
 from survlens.generators.stylegan2.discriminator import Discriminator
 from survlens.generators.stylegan2.generator import Generator
 from survlens.generators.stylegan2.loading import discriminator_from, generator_from
 from survlens.study.portrait_columns import SUMMARY, coordinates
-from survlens.study.portrait_files import PATIENT, TEST, TRAIN, PhotoTable, write_frame
+from survlens.study.portrait_files import PATIENT, TEST, TRAIN, PhotoTable, told_copies, write_frame
 from survlens.training.inversion import embed
 from survlens.training.inversion_encoder import EncoderSettings, LatentEncoder, fit_encoder, picture_hash
 from survlens.training.inversion_result import Embedding
@@ -117,9 +117,10 @@ def embed_job(
     network, discriminator = read_networks(generator)
     pictures = table.pictures(network.shape.resolution)
     _check_copies(pictures, table.words(PATIENT))
+    out.mkdir(parents=True, exist_ok=True)
+    remark = told_copies(pictures, table.words(PATIENT), out)
     distance = picture_distance(discriminator, plan)
     tell(f"{len(table)} photographs, distance: {distance.name}")
-    out.mkdir(parents=True, exist_ok=True)
     training = table.part(TRAIN)
     encoder = None
     if plan.inversion.first_start() is Start.WARM:
@@ -141,8 +142,28 @@ def embed_job(
     record = _record(table, generator, training if encoder is not None else None)
     beside = os.path.relpath(table.folder, out)
     networks = networks_of(network, distance)
-    write_json(out / SUMMARY, {"summary": found.summary(), "photographs": beside, "networks": networks, **record})
+    content = {"summary": found.summary(), "photographs": beside, "networks": networks}
+    content |= {"settings": plan.inversion.to_json(), "remarks": [remark] if remark else []}
+    write_json(out / SUMMARY, content | record)
     return found
+
+
+def recorded_settings(embedding: Path) -> InversionSettings:
+    """How the photographs of an embedding were embedded.
+
+    Args:
+        embedding: Folder that `embed_job` wrote.
+
+    Raises:
+        CorruptFileError: If its record is missing or is not whole.
+    """
+    try:
+        return InversionSettings.from_json(read_json(embedding / SUMMARY)["settings"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFileError(
+            f"`{embedding / SUMMARY}` must say how the photographs were embedded; got a fault ({error}). Run `survlens "
+            "portrait embed` again."
+        ) from error
 
 
 def networks_of(network: Generator, distance: PictureDistance) -> dict[str, str]:

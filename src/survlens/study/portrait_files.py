@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from survlens.core.errors import DataError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.data.columns import column_of, nearest, parse_events, parse_numbers
 from survlens.data.frames import resolve
+from survlens.data.near_copies import near_copies
 from survlens.data.raster import FileImage
 from survlens.data.table import read_table
 
 PHOTO, PATIENT, PART = "photo", "patient", "part"
 TRAIN, TEST = "train", "test"
+NEAR_COPIES = "near_copies.csv"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +147,30 @@ class PhotoTable:
         names = [str(each) for each in self.frame.columns]
         if name not in names:
             raise DataError(f"the table of photographs must have the column {name!r}. {nearest(name, names)}")
+
+
+def told_copies(pictures: Float32[Tensor, "instance 3 height width"], patient: np.ndarray, folder: Path) -> str:
+    """Warns of photographs of different patients that look like one picture, and writes their rows to a table.
+
+    Names are neither told nor written: `near_copies.csv` holds pairs of row numbers, counted from 1 below the header.
+
+    Args:
+        pictures: Aligned photographs.
+        patient: Patient of each.
+        folder: Where the table goes.
+
+    Returns:
+        The sentence of the warning; "" where there is no such pair.
+    """
+    found = near_copies(pictures, patient)
+    path = folder / NEAR_COPIES
+    if not found.pairs:
+        path.unlink(missing_ok=True)
+        return ""
+    pairs = np.array(found.pairs) + 1
+    write_frame(path, {"row": pairs[:, 0], "other_row": pairs[:, 1]})
+    warnings.warn(f"{found.remark()} Their rows stand in {NEAR_COPIES}.", UserWarning, stacklevel=2)
+    return found.remark()
 
 
 def read_square(path: Path, size: int) -> Float32[Tensor, "3 size size"]:

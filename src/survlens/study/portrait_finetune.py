@@ -18,6 +18,7 @@ from survlens.study.portrait_files import PATIENT, TEST, TRAIN, PhotoTable
 from survlens.training.adversarial import finetune
 from survlens.training.adversarial_history import AdversarialHistory, AdversarialRow
 from survlens.training.adversarial_settings import AdversarialSettings
+from survlens.training.picture_distance import weights_hash
 from survlens.training.training_photographs import FITTED_ON, TrainingRecord
 
 RECORD = "patients.json"
@@ -56,7 +57,8 @@ def finetune_job(
         tell: Told of the progress.
 
     Raises:
-        UsageError: If there is neither a checkpoint nor a shape, the checkpoint has no discriminator, or no row trains.
+        UsageError: If there is neither a checkpoint nor a shape, the checkpoint has no discriminator, no row trains, or
+            `out` holds a training that began with other networks.
     """
     generator, discriminator = _networks(plan)
     rows = table if plan.everybody else table[table.part(TRAIN)]
@@ -75,8 +77,9 @@ def finetune_job(
     both = len(held_out & set(patients))
     try:
         history = finetune(
-            generator, discriminator, pictures, plan.settings, folder=out, patients=patients, resume=True, on_row=on_row
-        )
+            generator, discriminator, pictures, plan.settings, folder=out, patients=patients, resume=True,
+            beginning=f"networks {weights_hash(generator)}, {weights_hash(discriminator)}", on_row=on_row,
+        )  # fmt: skip
     finally:
         before = record_of(plan.checkpoint)
         if before is not None and (out / FITTED_ON).is_file():

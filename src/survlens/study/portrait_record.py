@@ -13,9 +13,9 @@ from torch import Tensor
 from survlens.artifacts.atomic import write_atomically
 from survlens.artifacts.run_folder import write_json
 from survlens.core.score import Score
-from survlens.explain.direction_agreement import DirectionAgreement
 from survlens.report.portrait_reader import FOLDER, PICTURES, RECORD
-from survlens.study.portrait_edits import AGE, RAW, JudgedEdit
+from survlens.study.portrait_comparison import EditComparison
+from survlens.study.portrait_edits import AGE, JudgedEdit
 
 UNIT, AGE_UNIT = "standard deviations of predicted risk", "standard deviations of predicted age"
 
@@ -49,7 +49,7 @@ def write_record(
     run_folder: Path,
     facts: PortraitFacts,
     edits: Sequence[JudgedEdit],
-    agreement: DirectionAgreement,
+    comparisons: Mapping[str, EditComparison],
     photographs: Tensor,
     *,
     shown: int = 4,
@@ -60,23 +60,13 @@ def write_record(
         run_folder: Folder of a run, or any folder.
         facts: Everything but the edits.
         edits: Judged edits of the same people.
-        agreement: How far the direction of the hazard can be trusted.
+        comparisons: Each of them beside the others, by its name.
         photographs: The photographs of these people.
         shown: People whose pictures are kept; 0 for none.
     """
     home = run_folder / FOLDER
     home.mkdir(parents=True, exist_ok=True)
-    records = [
-        {
-            "name": edit.name,
-            "control": edit.control,
-            "remark": _remark(edit, agreement),
-            "unit": AGE_UNIT if edit.name == AGE else UNIT,
-            "scores": {name: score.to_json() for name, score in edit.scores().items()},
-            "capped": float(edit.latents.capped.mean()),
-        }
-        for edit in edits
-    ]
+    records = [_edit(edit, comparisons[edit.name]) for edit in edits]
     write_json(
         home / RECORD,
         {
@@ -88,7 +78,6 @@ def write_record(
             "steps": edits[0].latents.asked.tolist() if edits else [],
             "unit": UNIT,
             "edits": records,
-            "reliable": agreement.reliable,
             "scores": [{"model": name, "score": score.to_json()} for name, score in facts.scores.items()],
             "subgroups": [
                 {"column": column, "level": level, "n": n, "n_events": events, "score": score.to_json()}
@@ -104,12 +93,25 @@ def write_record(
     return home / RECORD
 
 
-def _remark(edit: JudgedEdit, agreement: DirectionAgreement) -> str:
-    """How far a direction can be trusted; the agreement was measured on the raw direction of the hazard."""
-    if edit.control or edit.name == AGE:
-        return ""
-    told = "" if edit.name == RAW else "Measured before age was taken out: "
-    return told + agreement.sentence()
+def _edit(edit: JudgedEdit, beside: EditComparison) -> dict[str, object]:
+    controls, agreement = beside.controls, beside.agreement
+    return {
+        "name": edit.name,
+        "control": edit.control,
+        "remark": beside.remark,
+        "unit": AGE_UNIT if edit.name == AGE else UNIT,
+        "scores": {name: score.to_json() for name, score in edit.scores().items()},
+        "slopes": {name: each.slope.to_json() for name, each in edit.readings.items()},
+        "age_over_health": None if beside.age_over_health is None else beside.age_over_health.to_json(),
+        "control_p": None if controls is None else controls.p_value,
+        "capped": float(edit.latents.capped.mean()),
+        "agreement": None if agreement is None else {
+            "bootstrap": agreement.bootstrap.to_json(),
+            "halves": agreement.halves.to_json(),
+            "expected": agreement.expected,
+            "reliable": agreement.reliable,
+        },
+    }  # fmt: skip
 
 
 def _bytes(pictures: Tensor) -> np.ndarray:

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from survlens.artifacts.atomic import write_text
 from survlens.data.simulate.phantom import (
     LOG_HAZARD_PER_AGE,
     LOG_HAZARD_PER_LOAD,
@@ -23,13 +22,14 @@ from survlens.data.simulate.phantom import (
     phantom_outcome,
 )
 from survlens.data.simulate.phantom_files import PhantomFormat, write_phantom_dicom, write_phantom_nifti
-from survlens.study.simulation_record import begin, finish, write_csv
+from survlens.study.simulation_record import COLUMNS, FUSION, begin, finish, write_cohort, write_csv
 
 TRUTH_TIMES = (6.0, 12.0, 24.0, 36.0, 48.0)
 """Months at which truth.csv has the true survival."""
 
 
-_STUDY = """\
+_STUDY = (
+    """\
 # A made-up cohort: abdominal scans with liver tumours. Survival depends on tumour load and age, and on nothing else.
 # The truth is in truth.csv and hidden from every model. Change what you like, then: survlens run study.toml
 
@@ -41,11 +41,9 @@ simulated = true
 data_note = "Drawn scans. The log-hazard rises with the log of tumour load and with age; the liver does not matter."
 
 [data]
-table = "cohort.csv"
-patient = "patient"
-time = "time"
-event = "event"
-unit = "months"
+"""
+    + COLUMNS
+    + """\
 scan = "scan"
 numeric = ["age"]
 
@@ -68,17 +66,14 @@ epochs = 20
 batch = 16
 learning_rate = 3e-3
 
-[[model]]
-name = "fusion"
-kind = "late_fusion"
-label = "Clinical Cox + CNN"
-members = ["cnn", "clinical_cox"]
-folds = 2
-
+"""
+    + FUSION
+    + """
 [evaluation]
 horizons = [12, 24]
 bootstrap = 200
 """
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +148,4 @@ def _write_tables(folder: Path, plan: PhantomPlan, cohort: pd.DataFrame, truth: 
     survival = phantom_hazard(plan.effect).predict(torch.from_numpy(covariates), times).survival.numpy()
     for column, month in enumerate(TRUTH_TIMES):
         truth[f"survival@{month:g}"] = survival[:, column]
-    write_csv(folder / "truth.csv", truth.round(9))
-    write_csv(folder / "cohort.csv", cohort)
-    if not (folder / "study.toml").exists():
-        write_text(folder / "study.toml", _STUDY.format(seed=plan.seed, side=min(plan.size, 32)))
+    write_cohort(folder, cohort, truth.round(9), _STUDY.format(seed=plan.seed, side=min(plan.size, 32)))

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from survlens.artifacts.atomic import write_text
 from survlens.data.simulate.portrait_drawing import draw, landmarks_of
 from survlens.data.simulate.portrait_files import cohort_table, photograph_paths, truth_table, write_photograph
 from survlens.data.simulate.portraits import portrait_patients
-from survlens.study.simulation_record import begin, finish, write_csv
+from survlens.study.simulation_record import COLUMNS, FUSION, begin, finish, write_cohort
 
 _PATIENTS_AT_ONCE = 32
 
-_STUDY = """\
+_STUDY = (
+    """\
 # A made-up cohort: drawn faces. Survival depends on illness, which only the photograph shows, on age, which photograph
 # and table show, and on stage, which only the table has.
 # The truth is in truth.csv and hidden from every model. Change what you like, then: survlens run study.toml
@@ -30,11 +30,9 @@ data_note = "Drawn faces. The log-hazard rises with illness, age and stage; sex,
 background do not matter."
 
 [data]
-table = "cohort.csv"
-patient = "patient"
-time = "time"
-event = "event"
-unit = "months"
+"""
+    + COLUMNS
+    + """\
 image = "photo"
 image_size = {side}
 channels = "rgb"
@@ -58,18 +56,15 @@ epochs = 15
 batch = 64
 learning_rate = 3e-3
 
-[[model]]
-name = "fusion"
-kind = "late_fusion"
-label = "Clinical Cox + CNN"
-members = ["cnn", "clinical_cox"]
-folds = 2
-
+"""
+    + FUSION
+    + """
 [evaluation]
 horizons = [6, 12]
 bootstrap = 200
 subgroups = ["sex", "stage"]
 """
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +111,8 @@ def simulate_portraits(folder: Path, plan: PortraitPlan, on_patient: Callable[[i
         for number in range(first, last):
             if on_patient is not None:
                 on_patient(number + 1)
-    write_csv(folder / "truth.csv", truth_table(factors, stage, patient))
-    write_csv(folder / "cohort.csv", cohort_table(factors, stage, patient, outcome, landmarks))
-    if not (folder / "study.toml").exists():
-        write_text(folder / "study.toml", _STUDY.format(seed=plan.seed, side=plan.size))
+    cohort = cohort_table(factors, stage, patient, outcome, landmarks)
+    study = _STUDY.format(seed=plan.seed, side=plan.size)
+    write_cohort(folder, cohort, truth_table(factors, stage, patient), study)
     finish(folder, asdict(plan))
     return True

@@ -1,4 +1,4 @@
-"""The record of a simulated cohort in its folder: which plan wrote it, and whether it is whole."""
+"""What all simulated cohorts write alike: tables, parts of a study file, and the record of the plan behind them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,25 @@ from survlens.artifacts.run_folder import write_json
 from survlens.core.errors import UsageError
 
 RECORD = "simulation.json"
+
+COLUMNS = """\
+table = "cohort.csv"
+patient = "patient"
+time = "time"
+event = "event"
+unit = "months"
+"""
+"""First lines of [data] in the study file of every cohort."""
+
+FUSION = """\
+[[model]]
+name = "fusion"
+kind = "late_fusion"
+label = "Clinical Cox + CNN"
+members = ["cnn", "clinical_cox"]
+folds = 2
+"""
+"""The model of table and image, after a network that is called cnn."""
 
 
 def begin(folder: Path, plan: Mapping[str, Any], columns: tuple[str, ...]) -> bool:
@@ -36,6 +55,21 @@ def begin(folder: Path, plan: Mapping[str, Any], columns: tuple[str, ...]) -> bo
 def finish(folder: Path, plan: Mapping[str, Any]) -> None:
     """Notes that the cohort is whole."""
     write_json(folder / RECORD, {"simulated": True, "plan": dict(plan), "complete": True})
+
+
+def write_cohort(folder: Path, cohort: pd.DataFrame, truth: pd.DataFrame, study: str) -> None:
+    """Writes cohort.csv and truth.csv, and study.toml where there is none yet.
+
+    Args:
+        folder: Folder of the cohort.
+        cohort: What a clinic would know.
+        truth: What no model may see.
+        study: Text of the study file.
+    """
+    write_csv(folder / "truth.csv", truth)
+    write_csv(folder / "cohort.csv", cohort)
+    if not (folder / "study.toml").exists():
+        write_text(folder / "study.toml", study)
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

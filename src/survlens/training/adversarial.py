@@ -45,6 +45,7 @@ def finetune(
     folder: Path | str | None = None,
     patients: Sequence[object] | None = None,
     resume: bool = False,
+    beginning: str | None = None,
     on_row: Callable[[AdversarialRow], object] | None = None,
 ) -> AdversarialHistory:
     """Trains both networks in place; afterwards the generator is its own moving average, and both are in eval mode.
@@ -67,6 +68,8 @@ def finetune(
         folder: Folder of the result; None for none.
         patients: Patient of each photograph, to be kept as hashes.
         resume: Go on from the checkpoint in `folder`, if there is one.
+        beginning: What tells the networks to start from apart from others, such as a hash of their weights; where it is
+            given, a training that began with others is not gone on with.
         on_row: Called with every row of the history.
 
     Returns:
@@ -94,7 +97,7 @@ def finetune(
         deferred_interrupts() as request,
     ):
         try:
-            training = _Training((generator, discriminator), (source, survey), settings, accelerator, folder)
+            training = _Training((generator, discriminator), (source, survey), settings, accelerator, folder, beginning)
             if training.checkpoint is not None and training.checkpoint.exists() and not resume:
                 raise UsageError(
                     f"`folder` must hold no checkpoint of an earlier training; got {training.checkpoint.path}. "
@@ -117,6 +120,7 @@ class _Training:
         settings: AdversarialSettings,
         accelerator: Accelerator,
         folder: Path | str | None,
+        beginning: str | None,
     ):
         self.generator, self.discriminator = networks
         self.photographs, self.survey = data
@@ -146,7 +150,7 @@ class _Training:
             )
         )
         self.looks = Looks(self.average, self.survey.colours, seed=settings.seed, batch=settings.batch)
-        self.checkpoint = None if self.folder is None else self._checkpoint(self.folder)
+        self.checkpoint = None if self.folder is None else self._checkpoint(self.folder, beginning)
         self.saved = 0
 
     def run(
@@ -326,12 +330,13 @@ class _Training:
             warn_of_drift(rows[-1].values)
         return AdversarialHistory(rows, finished, self.resolved)
 
-    def _checkpoint(self, folder: Path) -> AdversarialCheckpoint:
+    def _checkpoint(self, folder: Path, beginning: str | None) -> AdversarialCheckpoint:
         shape = {"shape": str(self.generator.shape.to_json()), "photographs": self.survey.fingerprint}
         modules = {"generator": self.generator, "average": self.average, "discriminator": self.discriminator}
         optimisers = {"optimiser_g": self.players[0].optimiser, "optimiser_d": self.players[1].optimiser}
         identity = self.settings.fingerprint() | shape | {"processes": str(self.accelerator.ranks)}
-        return AdversarialCheckpoint(folder, identity, modules, optimisers)
+        start = {} if beginning is None else {"beginning": beginning}
+        return AdversarialCheckpoint(folder, identity | start, modules, optimisers)
 
 
 def _weights(*networks: nn.Module) -> Iterable[nn.Parameter]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 import torch
 
@@ -133,6 +135,25 @@ class InversionSettings:
             InvalidValueError: If CUDA is asked for and there is none.
         """
         return device_here(self.device)
+
+    def to_json(self) -> dict[str, str | int | float | None]:
+        """All settings, as json holds them."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> InversionSettings:
+        """The settings that `to_json` gave.
+
+        Raises:
+            ValueError: If a value is none of its kind.
+            TypeError: If a name is not known.
+        """
+        kinds = {"space": LatentSpace, "start": Start, "descent": DescentRule, "precision": Precision, "device": Device}
+        values: dict[str, Any] = {
+            name: kinds[name](value) if name in kinds and value is not None else value
+            for name, value in content.items()
+        }
+        return InversionSettings(**values)
 
     def identity(self) -> dict[str, str]:
         """Settings that must stay the same when an embedding is resumed: all but those that change the speed only."""

@@ -1,4 +1,4 @@
-"""How many threads PyTorch computes with while pictures are small."""
+"""How many threads PyTorch and NumPy compute with while pictures are small."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SMALL_SIDE = 32
 def threads_for_side(side: int, device: torch.device | str = "cpu") -> Iterator[int]:
     """One thread while pictures of at most 32 pixels are computed with on the CPU; else as many as before.
 
-    A layer on pictures this small takes microseconds. Threads that wait for each other after each take longer than one
-    of them alone where all cores are free, and twenty times as long where one is busy. The number of before is restored
-    at the end.
+    A layer on pictures this small takes microseconds. Threads that wait for each other after each gain nothing where
+    all cores are free, and take twenty times as long as one of them alone where a core is busy. The same holds for the
+    linear algebra of NumPy on so few latent dimensions. The numbers of before are restored at the end.
 
     Args:
         side: Side of the pictures.
@@ -27,11 +27,14 @@ def threads_for_side(side: int, device: torch.device | str = "cpu") -> Iterator[
         The number of threads.
     """
     before = torch.get_num_threads()
-    if side > SMALL_SIDE or torch.device(device).type != "cpu" or before == 1:
+    if side > SMALL_SIDE or torch.device(device).type != "cpu":
         yield before
         return
-    torch.set_num_threads(1)
-    try:
-        yield 1
-    finally:
-        torch.set_num_threads(before)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        torch.set_num_threads(1)
+        try:
+            yield 1
+        finally:
+            torch.set_num_threads(before)

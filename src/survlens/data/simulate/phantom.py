@@ -269,9 +269,10 @@ def _phantom(generator: np.random.Generator, size: int, noise: float) -> Phantom
     away = sum(((each - middle) / radius) ** 2 for each, middle, radius in zip((x, y, z), centre, radii, strict=True))
     liver = _inside(np.asarray(away), float(radii.min()), edge)
     tumour = np.zeros_like(liver)
-    for place, radius in zip(places, tumour_radii, strict=True):
-        away = sum(((each - middle) / radius) ** 2 for each, middle in zip((x, y, z), place, strict=True))
-        tumour = np.maximum(tumour, _inside(np.asarray(away), float(radius), edge))
+    near = _boxes(places, tumour_radii + 2 * edge, size, spacing, pose, turn)
+    for place, radius, box in zip(places, tumour_radii, near, strict=True):
+        away = sum(((each[box] - middle) / radius) ** 2 for each, middle in zip((x, y, z), place, strict=True))
+        tumour[box] = np.maximum(tumour[box], _inside(np.asarray(away), float(radius), edge))
 
     volume = np.full_like(x, -1000.0)
     parts = ((body, -100.0), (inner, 40.0), (spine, 300.0), (liver, contrast), (tumour, contrast + enhancement))
@@ -290,6 +291,22 @@ def _patient_axes(size: int, spacing: np.ndarray, pose: np.ndarray, turn: np.nda
     """Place of every voxel in the patient's own axes, in millimetres; the patient lies shifted and turned."""
     steps = [(np.arange(size) - (size - 1) / 2) * step for step in spacing]
     world = np.stack(np.meshgrid(*steps, indexing="ij")) - pose[:, None, None, None]
+    return np.einsum("ij,jxyz->ixyz", _turned(turn).T, world).astype(np.float32)
+
+
+def _boxes(
+    places: np.ndarray, reach: np.ndarray, size: int, spacing: np.ndarray, pose: np.ndarray, turn: np.ndarray
+) -> list[tuple[slice, ...]]:
+    """Voxels within `reach` millimetres of places in the patient's axes, and a few more."""
+    middle = (places @ _turned(turn).T + pose) / spacing + (size - 1) / 2
+    beside = reach[:, None] / spacing
+    low, high = np.floor(middle - beside), np.ceil(middle + beside) + 1
+    ends = np.stack([low, high], axis=2).clip(0, size).astype(int)
+    return [tuple(slice(*pair) for pair in box) for box in ends]
+
+
+def _turned(turn: np.ndarray) -> np.ndarray:
+    """The rotation by three angles, each about one axis."""
     matrix = np.eye(3)
     for axis, angle in enumerate(turn):
         first, second = [each for each in range(3) if each != axis]
@@ -297,7 +314,7 @@ def _patient_axes(size: int, spacing: np.ndarray, pose: np.ndarray, turn: np.nda
         about[first, first] = about[second, second] = math.cos(angle)
         about[first, second], about[second, first] = -math.sin(angle), math.sin(angle)
         matrix = matrix @ about
-    return np.einsum("ij,jxyz->ixyz", matrix.T, world).astype(np.float32)
+    return matrix
 
 
 def _affine(spacing: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

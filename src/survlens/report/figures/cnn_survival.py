@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_LOWEST = -1.0
+"""Least IPA that is drawn: twice the error of Kaplan-Meier. Below, the rest could no longer be told apart."""
+
+
 @styled
 def ipa_figure(
     times: np.ndarray, values: Mapping[str, np.ndarray], truth: np.ndarray, *, horizon: float, unit: str
@@ -48,6 +52,11 @@ def ipa_figure(
     axes.set_xlim(0, float(times[-1]) * 1.02)
     axes.set_xlabel(f"Time ({unit})")
     axes.set_ylabel("IPA (share of the Brier score removed)")
+    if axes.get_ylim()[0] < _LOWEST:
+        axes.set_ylim(bottom=_LOWEST)
+        axes.annotate(
+            "what is worse lies below", (0, 0), (4, 4), "axes fraction", "offset points", fontsize=7.5, color=GREY
+        )
     axes.set_title(f"Gain over Kaplan-Meier, mean over repetitions; bars at {horizon:g} {unit}: two standard errors")
     light_grid(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3)
@@ -122,14 +131,15 @@ def two_patients_figure(
 
 @styled
 def slice_montage(rows: Mapping[str, tuple[np.ndarray, np.ndarray]], *, caption: str) -> Figure:
-    """Slices of each cohort from the smallest region to the largest, on one grey scale.
+    """Slices of each cohort from the smallest region to the largest, on one grey scale, seen from the feet.
 
     Args:
-        rows: Pictures (slice, x, y) in [0, 1] and voxels of tumour in each, by cohort.
+        rows: Pictures (slice, x, y) in [0, 1], x to the patient's right and y to the front, and voxels of tumour in
+            each, by cohort.
         caption: What the pictures are.
     """
     columns = max(len(pictures) for pictures, _ in rows.values())
-    figure = new_figure(0.66 * columns, 1.1 * len(rows) + 0.3)
+    figure = new_figure(0.66 * columns, 1.1 * len(rows) + 0.45)
     figure.suptitle(caption, x=0.005, ha="left", fontsize=9)
     parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for part, (name, (pictures, voxels)) in zip(parts, rows.items(), strict=True):
@@ -137,6 +147,7 @@ def slice_montage(rows: Mapping[str, tuple[np.ndarray, np.ndarray]], *, caption:
         for place, axes in enumerate(part.subplots(1, columns, squeeze=False)[0]):
             axes.set_axis_off()
             if place < len(pictures):
-                axes.imshow(pictures[place].T, cmap="gray", vmin=0, vmax=1, origin="lower", interpolation="nearest")
+                seen = pictures[place][::-1].T  # as radiologists look: the patient's right on the left, front above
+                axes.imshow(seen, cmap="gray", vmin=0, vmax=1, origin="lower", interpolation="nearest")
                 axes.set_title(f"{voxels[place]:,}", fontsize=8, loc="center")
     return figure

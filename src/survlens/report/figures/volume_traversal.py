@@ -65,7 +65,7 @@ def volume_traversal_figure(walks: Sequence[VolumeWalk], *, steps: Sequence[floa
     """An axial and a coronal row per walk, and a column per step, through the voxel most likely to be tumour.
 
     The share of tumour is laid over the slice, full at one half; dashed outlines stand around the liver. Below each
-    column stands the measured tumour volume.
+    column stands the decoded tumour volume.
 
     Args:
         walks: Walks of equal shape.
@@ -180,5 +180,5 @@ def _legend(figure: Figure, window: str) -> None:
         Line2D([], [], linestyle="none", label=f"grey: {window}"),
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=7.5, labelcolor=BLACK)
-    title = "Steps towards higher hazard, in SD of the training latents; below: measured tumour volume"
+    title = "Steps towards higher hazard, in SD of the training latents; below: decoded tumour volume"
     figure.suptitle(title, fontsize=8.5, x=0.01, ha="left", color=GREY)

@@ -136,13 +136,18 @@ def dimensions(content: RunContent) -> Section:
     return Section("dimensions", title, tuple(blocks))
 
 
+_SEPARATED = "separated (it divides patients with events from those without, so that no ratio is finite)"
+
+
 def _unclear(ratio: Ratio | None) -> bool:
     return ratio is None or is_unclear(ratio.lower, ratio.upper, 1.0)
 
 
 def _said(d: Dimension) -> str:
     ratio = d.judged
-    return "not estimated" if ratio is None else hazard_ratio_text(ratio.value, ratio.lower, ratio.upper)
+    if ratio is None:
+        return "not estimated"
+    return _SEPARATED if ratio.separated else hazard_ratio_text(ratio.value, ratio.lower, ratio.upper)
 
 
 def _whom(d: Dimension) -> str:
@@ -220,7 +225,9 @@ def _dimension_columns(explanation: Explanation) -> list[tuple[Column, Sequence[
 
 
 def _ratio_cell(ratio: Ratio | None) -> Cell:
-    return MISSING if ratio is None else Estimate(decimal(ratio.value, 2), hazard_ratio_range(ratio.lower, ratio.upper))
+    if ratio is None or ratio.separated:
+        return MISSING if ratio is None else "separated"
+    return Estimate(decimal(ratio.value, 2), hazard_ratio_range(ratio.lower, ratio.upper))
 
 
 def _own_ratio(d: Dimension) -> float | None:
@@ -238,6 +245,8 @@ def _direction(d: Dimension) -> str:
     ratio = d.judged
     if ratio is None:
         return "not estimated"
+    if ratio.value is None:
+        return "separated"
     if _unclear(ratio):
         return "unclear"
     return "higher hazard" if ratio.value > 1 else "lower hazard"
@@ -288,7 +297,9 @@ def _traversal_blocks(explanation: Explanation, traversal: Traversal) -> list[Bl
 
 def _strip_label(d: Dimension) -> str:
     lines, ratio = [f"Dim. {d.dimension}"], d.judged
-    if ratio is not None:
+    if ratio is not None and ratio.separated:
+        lines.append("separated")
+    elif ratio is not None:
         doubt = ", unclear" if _unclear(ratio) else ""
         lines.append(f"HR {decimal(ratio.value, 2)}{doubt}")
     if is_invisible(d.pixel_change):

@@ -7,7 +7,7 @@ from survlens.report.figures.comparison import Panel, comparison_figure
 from survlens.report.figures.edits import edit_grid_figure, restart_figure
 from survlens.report.portrait_records import PortraitEdit, Portraits
 from survlens.report.records import RunContent
-from survlens.report.wording import compact, score_text, whole
+from survlens.report.wording import MISSING, compact, decimal, score_text, whole
 
 ETHICS = (
     "An edited picture is synthetic. It shows what the prediction sees, and is no forecast of how anybody will look or "
@@ -96,29 +96,95 @@ def _survival(shown: Portraits) -> list[Block]:
 def _edits(shown: Portraits) -> list[Block]:
     if not shown.edits:
         return []
-    names = list(dict.fromkeys(name for edit in shown.edits for name in edit.scores))
-    heads = (Column("Direction", numeric=False), *(Column(name) for name in names))
-    rows = tuple(
-        (
-            f"{edit.name} (control)" if edit.control else edit.name,
-            *(score_cell(edit.scores.get(name)) for name in names),
-        )
-        for edit in shown.edits
-    )
-    note = "Read from edited pictures: from latent vectors found anew in them, or by a reader that knows no vector."
-    blocks: list[Block] = [Table("What edited pictures show", heads, rows, note=note)]
+    blocks: list[Block] = [*_slopes(shown), *_followed(shown), *_trusted(shown)]
     blocks += [
         _grid(shown, edit, number) for number, edit in enumerate(shown.edits, start=1) if edit.rows and not edit.control
     ]
     return blocks
 
 
+def _slopes(shown: Portraits) -> list[Block]:
+    """Age beside health along every direction, and edits beside controls."""
+    names = list(dict.fromkeys(name for edit in shown.edits for name in edit.slopes))
+    if not names:
+        return []
+    heads = [Column(f"Slope on {name}") for name in names]
+    heads += [Column("|Age| over |health|"), Column("Controls as steep, p"), Column("Stopped at the edge")]
+    rows = tuple(
+        (
+            _named(edit),
+            *(score_cell(edit.slopes.get(name), 2) for name in names),
+            score_cell(edit.age_over_health, 2),
+            decimal(edit.control_p),
+            _share(edit.capped),
+        )
+        for edit in shown.edits
+    )
+    controls = sum(edit.control for edit in shown.edits)
+    note = (
+        "Slopes are changes per step of what is read from edited pictures, in standard deviations over training "
+        "photographs; risk and age from latent vectors found anew in the pictures, others by readers that know no "
+        "vector. Health is the illness where it is known, else the risk. p is the share of controls, the edit counted "
+        f"among them, whose slope on health is as large; with {controls} controls it cannot fall below "
+        f"{decimal(1 / (1 + controls))}. The last column is the share of edits that were stopped where the training "
+        "photographs end."
+    )
+    return [
+        Table("Age beside health, along each direction", (Column("Direction", numeric=False), *heads), rows, note=note)
+    ]
+
+
+def _followed(shown: Portraits) -> list[Block]:
+    names = list(dict.fromkeys(name for edit in shown.edits for name in edit.scores))
+    if not names:
+        return []
+    heads = (Column("Direction", numeric=False), *(Column(name) for name in names))
+    rows = tuple((_named(edit), *(score_cell(edit.scores.get(name)) for name in names)) for edit in shown.edits)
+    note = (
+        "Shares of people. Rises: at every step, read from the edited pictures, for risk from latent vectors found "
+        "anew in them. Recognised: the edited picture is nearer to its own original than to anybody else's."
+    )
+    return [Table("What edited pictures show", heads, rows, note=note)]
+
+
+def _trusted(shown: Portraits) -> list[Block]:
+    known = [(edit.name, edit.trust) for edit in shown.edits if edit.trust is not None]
+    if not known:
+        return []
+    rows = tuple(
+        (
+            name,
+            score_cell(trust.bootstrap, 2),
+            score_cell(trust.halves, 2),
+            decimal(trust.expected),
+            "yes" if trust.reliable else "NO",
+        )
+        for name, trust in known
+    )
+    heads = [Column(name) for name in ("Cosine with resamples", "Between halves", "Expected with the true one")]
+    note = (
+        "Cosines between directions fitted to different patients. Resamples share patients and flatter; halves share "
+        "none. Age, where it is projected out, is held as it was fitted."
+    )
+    heads = (Column("Direction", numeric=False), *heads, Column("Reliable", numeric=False))
+    return [Table("How far the directions come back", heads, rows, note=note)]
+
+
+def _named(edit: PortraitEdit) -> str:
+    return f"{edit.name} (control)" if edit.control else edit.name
+
+
+def _share(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:.0f} %"
+
+
 def _grid(shown: Portraits, edit: PortraitEdit, number: int) -> Plot:
     rows = edit.rows[:_MOST_PEOPLE]
+    read = {f"slope on {name}": score for name, score in edit.slopes.items()} | dict(edit.scores)
     table = Table(
         "What the pictures show",
         (Column("Score", numeric=False), Column("Value")),
-        tuple((name, score_cell(score)) for name, score in edit.scores.items()),
+        tuple((name, score_cell(score)) for name, score in read.items()),
     )
     return Plot(
         f"portraits-edit-{number}",

@@ -341,10 +341,10 @@ def _score(outcome: SurvivalOutcome, training: SurvivalOutcome, risk: Any, curve
     return Scored(concordance_index(risk, outcome).value, ipa, curves.survival.double().numpy())
 
 
-def _known(patients: ScannedPatients) -> dict[str, Table]:
+def _known(patients: ScannedPatients) -> dict[str, pd.DataFrame]:
     """What needs no picture: size and the clinical table."""
-    size, age = np.log1p(patients.size)[:, None], patients.age[:, None]
-    return {SIZE: size, CLINICAL: age, BOTH: np.hstack([size, age])}
+    size, age = {"size": np.log1p(patients.size)}, {"age": patients.age}
+    return {SIZE: pd.DataFrame(size), CLINICAL: pd.DataFrame(age), BOTH: pd.DataFrame(size | age)}
 
 
 def _radiomics(patients: ScannedPatients) -> pd.DataFrame:

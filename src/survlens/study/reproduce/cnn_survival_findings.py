@@ -12,6 +12,7 @@ from survlens.core.errors import InvalidValueError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.data.simulate.phantom import FIELD_OF_VIEW
 from survlens.report.figures.cnn_survival import ipa_figure, slice_montage, two_patients_figure
+from survlens.report.wording import compact
 from survlens.study.reproduce.cnn_survival import (
     CLINICAL,
     CNN,
@@ -30,7 +31,7 @@ from survlens.study.reproduce.cnn_survival import (
     Scored,
     repetition,
 )
-from survlens.study.reproduce.phantom_slices import Slices
+from survlens.study.reproduce.phantom_slices import WINDOW, Slices
 from survlens.study.reproduce.tables import Findings, ResultTable
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def findings(plan: CNNSurvivalPlan, found: Sequence[Repetition]) -> Findings:
                 "C, own hospital": _spread(first.tested),
             },
             caption=f"Slices of {plan.side} × {plan.side} voxels of about {FIELD_OF_VIEW[0] / plan.voxels:.0f} mm, "
-            "from the smallest region to the largest; above each its voxels of tumour",
+            "from the smallest region to the largest; above each its voxels of tumour.\n"
+            f"The patient's right is on the left. Grey: {compact(WINDOW[0])} to {WINDOW[1]:g} HU within the contour",
         )
 
     drawn = {"cnn_survival_ipa": ipa, "cnn_survival_patients": patients, "cnn_survival_slices": montage}

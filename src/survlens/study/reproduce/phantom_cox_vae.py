@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from survlens.core.outcome import SurvivalOutcome
@@ -20,8 +21,8 @@ from survlens.report.figures.tau_path import TauPoint, tau_path_figure
 from survlens.report.figures.volume_traversal import VolumeWalk, volume_traversal_figure, walked_sizes_figure
 from survlens.report.wording import compact
 from survlens.study.reproduce.phantom_latents import (
-    ALLOWED,
     CHANNELS,
+    KEPT,
     STEPS,
     WINDOW,
     CoxVAEPlan,
@@ -30,6 +31,7 @@ from survlens.study.reproduce.phantom_latents import (
     Walk,
     chosen_on,
     fit_phantom_vae,
+    largest_allowed,
     own_risk,
     phantom_parts,
     started_vae,
@@ -70,7 +72,7 @@ def phantom_cox_vae(
     start = started_vae(parts, plan)
     path = [_told(fit_phantom_vae(parts, plan, tau, start=start), tell) for tau in sorted({*plan.taus, 1.0})]
     chosen = chosen_on(path)
-    tell(f"chosen: τ = {chosen.tau:g}")
+    tell(f"chosen: τ = {chosen.tau:g}{_doubt(path, chosen)}")
     claims = [claims_of(chosen, path[-1], parts, plan.seed)]
     for seed in range(plan.seed + 1, plan.seed + repetitions):
         again = replace(plan, seed=seed)
@@ -80,7 +82,7 @@ def phantom_cox_vae(
         claims.append(claims_of(pair[0], pair[1], other, seed))
     models = {"CoxVAE": chosen, "VAE": path[-1]}
     walks = {"CoxVAE": (chosen, walk_towards_hazard(chosen, parts))}
-    walks["CoxVAE, together"] = (chosen, walk_towards_hazard(chosen, parts, following=True))
+    walks["CoxVAE, others follow"] = (chosen, walk_towards_hazard(chosen, parts, following=True))
     walks["VAE"] = (path[-1], walk_towards_hazard(path[-1], parts))
     return Findings(
         "coxvae",
@@ -92,7 +94,7 @@ def phantom_cox_vae(
             ResultTable("dimensions", "Latent dimensions, test patients", _dimension_table(models, parts)),
             ResultTable("claims", "What was claimed, by repetition", claims),
         ),
-        _remarks(plan, chosen),
+        _remarks(plan, path, chosen),
         {
             "coxvae_tau_path": lambda: _tau_figure(path, chosen, parts),
             "coxvae_traversal": lambda: _traversal_figure(walks, parts),
@@ -109,16 +111,16 @@ def models_table(chosen: FittedVAE, plain: FittedVAE, parts: PhantomParts) -> li
     The size is the tumour volume measured on the mask that the networks are given, as its logarithm.
     """
     test = parts.test
-    age, size = parts.covariates[:, 1:], np.log1p(parts.measured("tumour"))[:, None]
+    age, size = parts.covariates[:, 1], np.log1p(parts.measured("tumour"))
     true_curves = parts.truth.predict(torch.from_numpy(parts.covariates[test]))
     found = {
         "true hazard (oracle)": (parts.log_hazard[test], true_curves),
         "CoxVAE": (own_risk(chosen.model, parts, test), _own_curves(chosen, parts)),
-        "CoxVAE latents, Cox": _cox(np.hstack([chosen.latents, age]), parts),
-        "VAE latents, Cox": _cox(np.hstack([plain.latents, age]), parts),
-        "size only": _cox(size, parts),
-        "clinical only": _cox(age, parts),
-        "size and clinical": _cox(np.hstack([size, age]), parts),
+        "CoxVAE latents, Cox": _cox(_latents(chosen).assign(age=age), parts),
+        "VAE latents, Cox": _cox(_latents(plain).assign(age=age), parts),
+        "size only": _cox(pd.DataFrame({"size": size}), parts),
+        "clinical only": _cox(pd.DataFrame({"age": age}), parts),
+        "size and clinical": _cox(pd.DataFrame({"size": size, "age": age}), parts),
     }
     return _scored(found, parts)
 
@@ -215,9 +217,9 @@ def hazard_share(fitted: FittedVAE, parts: PhantomParts) -> float:
     The log-hazard of the latents is that of a post-hoc Cox fit with age on the training patients, taken on the test
     patients; the share is its squared correlation with the dimension. Near 1 the hazard is ordered along one axis.
     """
-    columns = np.hstack([fitted.latents, parts.covariates[:, 1:]])
+    columns = _latents(fitted).assign(age=parts.covariates[:, 1])
     train, test = parts.train, parts.test
-    cox = CoxRegression(unit=parts.outcome.unit).fit(columns[train], parts.outcome[train])
+    cox = CoxRegression(unit=parts.outcome.unit).fit(columns.iloc[train], parts.outcome[train])
     whole = fitted.latents[test] @ cox.coef_[: fitted.latents.shape[1]]
     return float(np.corrcoef(whole, _along(fitted, parts)[test])[0, 1] ** 2)
 
@@ -236,11 +238,18 @@ def _own_curves(fitted: FittedVAE, parts: PhantomParts) -> SurvivalPrediction:
     return fitted.model.head.predict(torch.cat([latent, parts.age[parts.test]], dim=1), None)  # type: ignore[operator]
 
 
-def _cox(columns: np.ndarray, parts: PhantomParts) -> tuple[np.ndarray, SurvivalPrediction]:
+def _latents(fitted: FittedVAE) -> pd.DataFrame:
+    """Latent means of all patients, under the names that warnings call them by."""
+    names = [f"latent dimension {each.dimension}" for each in fitted.dimensions]
+    return pd.DataFrame(fitted.latents, columns=pd.Index(names))
+
+
+def _cox(columns: pd.DataFrame, parts: PhantomParts) -> tuple[np.ndarray, SurvivalPrediction]:
     """Risk and curves of the test patients by a Cox model of the training patients."""
     outcome = parts.outcome[parts.train]
-    model = CoxRegression(unit=outcome.unit).fit(columns[parts.train], outcome)
-    return (columns @ model.coef_)[parts.test], model.predict_survival(columns[parts.test])
+    model = CoxRegression(unit=outcome.unit).fit(columns.iloc[parts.train], outcome)
+    tested = columns.iloc[parts.test]
+    return tested.to_numpy() @ model.coef_, model.predict_survival(tested)
 
 
 def _scored(found: Mapping[str, tuple[np.ndarray, SurvivalPrediction]], parts: PhantomParts) -> list[Record]:
@@ -276,22 +285,23 @@ def _along(fitted: FittedVAE, parts: PhantomParts) -> np.ndarray:
 def _ratio(column: np.ndarray, parts: PhantomParts, outcome: SurvivalOutcome | None = None) -> HazardRatio:
     columns = np.stack([column, parts.covariates[:, 1]], axis=1)[parts.test]
     seen = (parts.outcome if outcome is None else outcome)[parts.test]
-    cox = CoxRegression(unit=seen.unit).fit(columns, seen)
-    return HazardRatio(*map(float, cox.summary()[["hazard_ratio", "lower", "upper", "p"]].iloc[0]))
+    cox = CoxRegression(unit=seen.unit).fit(pd.DataFrame(columns, columns=pd.Index(["dimension", "age"])), seen)
+    first = cox.summary().iloc[0]
+    value, lower, upper, p = (float(first[name]) for name in ("hazard_ratio", "lower", "upper", "p"))
+    return HazardRatio(value, lower, upper, p, bool(first["separated"]))
 
 
 def _path_table(path: Sequence[FittedVAE], chosen: FittedVAE) -> list[Record]:
-    least = min(each.error for each in path)
     return [
         {
             "tau": each.tau,
             "unexplained": each.error,
             **dict(zip(CHANNELS, each.unexplained, strict=True)),
-            "times the best": each.error / least,
+            "explained, of the best": _kept(each, path),
             "C": each.concordance,
             "active dimensions": each.active,
             "epoch": each.epoch,
-            "chosen": "yes" if each is chosen else "",
+            "chosen": "" if each is not chosen else "yes" if each.error <= largest_allowed(path) else "none is allowed",
         }
         for each in path
     ]
@@ -320,7 +330,7 @@ def _dimension_table(models: Mapping[str, FittedVAE], parts: PhantomParts) -> li
                     "model": name,
                     "dimension": each.dimension,
                     "head weight x SD": None if each.head_weight is None else each.head_weight * each.sd,
-                    "hazard ratio per SD, training": each.hazard_ratio,
+                    "hazard ratio per SD, training": "separated" if each.separated else each.hazard_ratio,
                     "mean KL, nats": each.mean_kl,
                     "r, log load": float(np.corrcoef(column, load)[0, 1]),
                     "r, liver": float(np.corrcoef(column, liver)[0, 1]),
@@ -332,16 +342,30 @@ def _dimension_table(models: Mapping[str, FittedVAE], parts: PhantomParts) -> li
     return rows
 
 
-def _remarks(plan: CoxVAEPlan, chosen: FittedVAE) -> list[str]:
+def _doubt(path: Sequence[FittedVAE], chosen: FittedVAE) -> str:
+    """What is to be said where the rule allows no τ of the path."""
+    if chosen.error <= largest_allowed(path):
+        return ""
+    return (
+        f", the largest below 1, although it explains {_kept(chosen, path):.2f} of what the best of the path explains: "
+        "no τ of the path is allowed. Add larger ones, such as --tau 0.95 --tau 0.99"
+    )
+
+
+def _kept(fitted: FittedVAE, path: Sequence[FittedVAE]) -> float:
+    """Share of the variance that the best of the path explains."""
+    return (1 - fitted.error) / (1 - min(each.error for each in path))
+
+
+def _remarks(plan: CoxVAEPlan, path: Sequence[FittedVAE], chosen: FittedVAE) -> list[str]:
     return [
         f"Volumes have three channels: intensities ({WINDOW[0]:g} to {WINDOW[1]:g} HU become 0 to 1), and the share of "
         "each voxel that is liver (tumours included) and tumour: phantoms drawn at twice the resolution and averaged. "
         "Age goes to the head beside the eight latents.",
-        f"τ is the smallest whose share of unexplained variance on validation patients (mean of the three channels) is "
-        f"at most {ALLOWED:g} times the smallest on the path, or the largest below 1 where none is: {chosen.tau:g}. "
-        "The bound is divided by the number of "
-        "values of a volume before it is mixed with the survival loss. The epoch is the one with the smallest loss on "
-        "validation patients.",
+        f"τ is the smallest that explains at least {KEPT:g} of the variance that the best of the path explains, on "
+        f"validation patients and as the mean of the three channels: {chosen.tau:g}{_doubt(path, chosen)}. "
+        "The bound is divided by the number of values of a volume before it is mixed with the survival loss. The epoch "
+        "is the one with the smallest loss on validation patients.",
         "Tumour and liver volumes along the walk are sums of the decoded shares over all voxels, times the volume of a "
         "voxel. No threshold is used: where places are not known, no single voxel is tumour with a chance above 1/2, "
         "and the sum is still the mean volume.",
@@ -352,11 +376,11 @@ def _remarks(plan: CoxVAEPlan, chosen: FittedVAE) -> list[str]:
         f"over {_DRAWS} outcomes drawn anew from the true hazard: what the interval is an interval for.",
         "Published numbers are of 492 liver scans, whose best possible concordance is unknown; they stand here for "
         "orientation, not for comparison.",
-        f"Each fit: {plan.epochs} epochs in batches of {plan.batch}, one Adam with rates {plan.learning_rate:g} and "
-        f"{plan.head_learning_rate:g} (head), residual blocks of {', '.join(map(str, plan.widths))} channels, "
-        f"the tumour channel weighted {plan.tumour_weight:g}-fold, squared covariances of latent dimensions weighted "
-        f"{plan.decorrelation:g} beside the survival loss (below τ = 1). Each starts at the mean and the principal "
-        "components of the training volumes.",
+        f"Each fit: {plan.epochs} epochs ({plan.epochs_at(1.0)} at τ = 1) in batches of {plan.batch}, one Adam with "
+        f"rates {plan.learning_rate:g} and {plan.head_learning_rate:g} (head), residual blocks of "
+        f"{', '.join(map(str, plan.widths))} channels, the tumour channel weighted {plan.tumour_weight:g}-fold, "
+        f"squared covariances of latent dimensions weighted {plan.decorrelation:g} beside the survival loss (below "
+        "τ = 1). Each starts at the mean and the principal components of the training volumes.",
     ]
 
 
@@ -365,8 +389,8 @@ def _tau_figure(path: Sequence[FittedVAE], chosen: FittedVAE, parts: PhantomPart
     return tau_path_figure(
         [TauPoint(each.tau, each.error, each.concordance) for each in path],
         chosen=chosen.tau,
-        limit=ALLOWED * min(each.error for each in path),
-        error_label="Share of variance unexplained",
+        limit=largest_allowed(path),
+        error_label="share of variance unexplained",
         oracle=concordance_index(parts.log_hazard[rows], parts.outcome[rows]).value,
     )
 

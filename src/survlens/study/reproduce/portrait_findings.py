@@ -9,7 +9,8 @@ import numpy as np
 from survlens.report.figures.comparison import Panel, comparison_figure
 from survlens.report.figures.edits import EditRow, FrontPoint, edit_front_figure, edit_grid_figure, restart_figure
 from survlens.report.sections.portraits import ETHICS
-from survlens.study.portrait_edits import AGE, COVARIATE, PROJECTED, RAW, JudgedEdit, beside_controls, ratio_of
+from survlens.study.portrait_comparison import beside_controls, compared, ratio_of
+from survlens.study.portrait_edits import AGE, COVARIATE, PROJECTED, RAW, JudgedEdit
 from survlens.study.portrait_record import UNIT, PortraitFacts, write_record
 from survlens.study.portrait_survival import CLINICAL, LATE, PHOTO
 from survlens.study.reproduce.portraits import PortraitChain
@@ -21,6 +22,8 @@ FACES = 0.9
 """Least share of faces whose illness rises at every step."""
 LEFT = 1 / 3
 """Largest share of the slope on age that projecting age out may leave."""
+CLAIMED_SIZE = 32
+"""Smallest side at which the claims are made."""
 _SHOWN = 4
 VISIBLE = "oracle, what a photograph shows"
 
@@ -70,7 +73,8 @@ def write_portraits(out: Path, chain: PortraitChain) -> Path:
         ],
     )
     photographs = chain.embedded.cohort.pictures[chain.embedded.test[0] :]
-    return write_record(out, facts, chain.edits, chain.directions.agreement, photographs, shown=_SHOWN)
+    comparisons = compared(chain.edits, chain.directions, chain.plan.edits)
+    return write_record(out, facts, chain.edits, comparisons, photographs, shown=_SHOWN)
 
 
 def claims(chain: PortraitChain) -> list[Record]:
@@ -106,6 +110,20 @@ def claims(chain: PortraitChain) -> list[Record]:
     if rising:
         rows.append(_claim("faces whose illness rises along a control, mean", float(np.mean(rising)), "<", 0.5, None))
     return rows
+
+
+def not_shown(chain: PortraitChain) -> str:
+    """Which claims do not hold at this size, in a sentence; "" where all do."""
+    failed = [
+        f"{row['claim']} ({row['value']:.3f}, has to be {row['has to be']})"
+        for row in claims(chain)
+        if not row["holds"]
+    ]
+    if not failed:
+        return ""
+    size = chain.plan.size
+    test = " This size tests the chain; the claims are for 32 pixels and more." if size < CLAIMED_SIZE else ""
+    return f"At {size} pixels not shown: {'; '.join(failed)}.{test}"
 
 
 def _claim(what: str, value: float, rule: str, limit: float, interval: tuple[float, float] | None) -> Record:
@@ -199,7 +217,9 @@ def _edit(edit: JudgedEdit) -> Record:
 def _remarks(chain: PortraitChain) -> list[str]:
     held_out = chain.embedded.cohort.patient[chain.embedded.test].tolist()
     restarted = chain.embedded.restarted
+    missed = not_shown(chain)
     return [
+        *([missed] if missed else []),
         *(each.remark(held_out) for each in chain.embedded.fitted_on),
         chain.directions.agreement.sentence(),
         f"Directions and the risk model that reads edited pictures were fitted to two parts of the training patients. "

@@ -37,6 +37,7 @@ from survlens.training.inversion_encoder import EncoderSettings, LatentEncoder, 
 from survlens.training.inversion_result import Embedding
 from survlens.training.inversion_settings import InversionSettings, Start
 from survlens.training.picture_distance import PictureDistance, PyramidDistance
+from survlens.training.thread_count import threads_for_side
 
 Tell = Callable[[str], object]
 READ = ("illness", "age")
@@ -58,7 +59,8 @@ class PortraitPlan:
         encoder_steps: Steps of the encoder.
         descent_steps: Steps of the descent of each photograph, from the encoder's answer.
         edit_steps: Steps of the descent of each edited picture.
-        restarted: Photographs that are embedded a second time from another start.
+        restarted: Photographs that are embedded twice more, from cold starts.
+        restart_steps: Steps of these descents.
         survival: How survival models are fitted.
         edits: How portraits are edited.
         seed: Seed of everything random.
@@ -75,6 +77,7 @@ class PortraitPlan:
     descent_steps: int = 30
     edit_steps: int = 10
     restarted: int = 64
+    restart_steps: int = 90
     survival: SurvivalPlan = field(default_factory=lambda: SurvivalPlan(inner_folds=2, epochs=5))
     edits: EditPlan = field(default_factory=lambda: EditPlan(people=40, random=4, permuted=2))
     seed: int = 0
@@ -95,8 +98,8 @@ def usual_plan(size: int, *, seed: int = 0) -> PortraitPlan:
         inner_folds=2, tried=(Step(1e-3, 1e-4),), epochs=15, trees=100, pictures=False, draws=500, seed=seed
     )
     return PortraitPlan(
-        size=16, patients=700, train=450, channel_base=256, latent=48, generator_steps=260, encoder_steps=110,
-        descent_steps=20, edit_steps=6, restarted=16, survival=survival,
+        size=16, patients=700, train=450, channel_base=256, latent=48, generator_steps=260, encoder_steps=80,
+        descent_steps=14, edit_steps=4, restarted=16, restart_steps=40, survival=survival,
         edits=EditPlan(people=30, random=3, permuted=1, resamples=10, draws=500, seed=seed), seed=seed,
     )  # fmt: skip
 
@@ -171,7 +174,7 @@ def embedded_cohort(plan: PortraitPlan, out: Path | None, tell: Tell = lambda _:
     tell("embedding")
     found = embed(generator, cohort.pictures, descent, distance, encoder=encoder, folder=folder, resume=True)
     again = InversionSettings(
-        start=Start.COLD, steps=3 * plan.descent_steps, restarts=1, candidates=32, batch=64, mean_draws=2000,
+        start=Start.COLD, steps=plan.restart_steps, restarts=1, candidates=32, batch=64, mean_draws=2000,
         patience=None, seed=plan.seed,
     )  # fmt: skip
     some = cohort.pictures[torch.as_tensor(test[: plan.restarted])]
@@ -245,6 +248,11 @@ def portrait_chain(plan: PortraitPlan, out: Path | None = None, tell: Tell = lam
         out: Folder in which networks and vectors are kept, so that a killed run goes on; None for none.
         tell: Told of the progress.
     """
+    with threads_for_side(plan.size):
+        return _chain(plan, out, tell)
+
+
+def _chain(plan: PortraitPlan, out: Path | None, tell: Tell) -> PortraitChain:
     if out is not None:
         write_json(out / "plan.json", {"size": plan.size, "seed": plan.seed, "patients": plan.patients})
     embedded = embedded_cohort(plan, out, tell)
@@ -278,7 +286,7 @@ def edited_cohort(
         return found.latents.double().numpy()
 
     judge = fitted_judge(latents, outcome, patient, other, own, seed=plan.seed)
-    readers: dict[str, Reader] = {"risk": judge.reader(again), **factor_readers(cohort, embedded.train)}
+    readers: dict[str, Reader] = {**judge.readers(again), **factor_readers(cohort, embedded.train)}
     edits = judged_edits(
         directions,
         latents[embedded.test],
