@@ -205,7 +205,7 @@ def _command(*arguments):
 @pytest.mark.usefixtures("without_report")
 def test_interrupt_keeps_the_work_and_resume_ends_with_the_same_bits(survlens, study, tmp_path):
     longer = ["--models", "vae", "--set", "model.vae.seeds=[3]", "--set", "model.vae.fit.patience=0"]
-    longer += ["--set", "model.vae.fit.epochs=12", "--set", "evaluation.bootstrap=0"]
+    longer += ["--set", "model.vae.fit.epochs=30", "--set", "evaluation.bootstrap=0"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert survlens("run", study, "--out", whole, *longer).exit_code == 0
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums add up in the same order

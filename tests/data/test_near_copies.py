@@ -56,3 +56,35 @@ def test_blocks_give_the_pairs_of_the_whole(cohort, monkeypatch):
 
 def test_two_photographs_are_too_few_for_a_mean():
     assert near_copies(torch.zeros(2, 3, 16, 16), ["a", "b"]).pairs == ()
+
+
+def under(cohort, pictures: torch.Tensor, patient: list[object]) -> set[tuple[int, int]]:
+    """Pairs among 40 other faces and these, which come last, numbered from 0."""
+    found = near_copies(torch.cat([cohort.pictures[40:80], pictures]), [*range(40), *patient])
+    assert all(row >= 40 for row in found.rows)
+    return {(one - 40, two - 40) for one, two in found.pairs}
+
+
+def every_pair(first: range, second: range) -> set[tuple[int, int]]:
+    return {(one, two) for one in first for two in second if one < two}
+
+
+def test_one_picture_under_many_patients_is_found_under_each(cohort):
+    picture, names = cohort.pictures[0], [f"n{k}" for k in range(8)]
+    changed = [picture, compressed(picture), picture.flip(2), *(picture * (1 - 0.01 * k) for k in range(1, 6))]
+    assert under(cohort, torch.stack(changed), names) == every_pair(range(8), range(8))
+    assert under(cohort, picture.expand(8, -1, -1, -1), names) == every_pair(range(8), range(8))
+
+
+def test_a_series_of_one_face_under_two_patients_is_found(cohort):
+    noise = 0.02 * torch.randn(12, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    series = (cohort.pictures[0] + noise).clamp(0, 1)
+    assert under(cohort, series, ["a"] * 6 + ["b"] * 6) == every_pair(range(6), range(6, 12))
+
+
+@pytest.mark.parametrize("side", [0.05, 0.25])
+def test_mirrored_copies_and_no_others_are_found_where_all_faces_are_lit_from_one_side(cohort, side):
+    light = torch.linspace(-side, side, 64)
+    lit = ((1 - 2 * side) * cohort.pictures[:60] + side + light).clamp(0, 1)
+    found = near_copies(torch.cat([lit, lit[:5].flip(3)]), range(65))
+    assert found.pairs == tuple((row, 60 + row) for row in range(5))

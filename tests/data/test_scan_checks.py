@@ -315,5 +315,6 @@ def test_matrices_that_disagree_and_every_kind_of_fault_are_told(tmp_path):
     schema = CohortSchema(time="time", event="event", unit="months", patient="patient", scan="scan")
     found = list(scan_findings(table, schema, table["patient"].to_numpy(), root=tmp_path))
     assert [(each.code, each.rows) for each in found] == [("scan-unreadable", (4, 6)), ("scan-unreadable", (5,))]
-    *_, found = scan_findings(table, schema, table["patient"].to_numpy(), root=tmp_path, quality=True)
+    *unreadable, found = scan_findings(table, schema, table["patient"].to_numpy(), root=tmp_path, quality=True)
+    assert [each.code for each in unreadable] == ["scan-unreadable", "scan-unreadable"]
     assert (found.code, found.rows, found.severity) == ("places-disagree", (3,), Severity.WARNING)

@@ -80,13 +80,14 @@ def test_the_tables_and_the_figure_of_the_experiment_are_written(tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
 
 
-def test_where_the_effect_wears_off_the_log_hazard_is_explained():
+def test_where_the_effect_wears_off_the_log_hazard_is_explained(tmp_path):
     plan = LocalisationPlan(
         train=60, validation=20, explained=5, epochs=1, times=(3.0, 24.0), references=1, stride=4, window=4, draws=20,
         effect=LoadEffect.WEARS_OFF, tolerance=0.1,
     )  # fmt: skip
     np.testing.assert_allclose(plan.slope, [1.2 - 0.35 * np.log(3), 1.2 - 0.35 * np.log(24)])
     found = phantom_explanations(plan)
+    write_findings(tmp_path, found)
     rows = next(table.rows for table in found.tables if table.name == "by_time")
     assert [row["true effect"] for row in rows[:2]] == pytest.approx(plan.slope)
     assert any("survival at a time keeps the harm" in remark for remark in found.remarks)

@@ -171,6 +171,7 @@ def test_separated_dimension_has_no_ratio_and_says_so(run_folder, change):
     assert reading(first).startswith("separated")
     blocks = dimensions(content).blocks
     assert any("separated" in str(block) for block in blocks)
+    assert any("alone or with others it orders the events so completely" in str(block) for block in blocks)
 
 
 def test_held_out_fit_that_failed_leaves_the_training_fit(run_folder, change):

@@ -36,6 +36,7 @@ def record(**changes: object) -> dict[str, object]:
         "transductive": False,
         "steps": [-1, 0, 1],
         "unit": "SD of predicted risk",
+        "readers": {"risk": "a model, in SD of its predictions", "age": "a regression, in SD of the true value"},
         "edits": [
             {
                 "name": "higher hazard",
@@ -94,18 +95,38 @@ def test_slopes_on_age_stand_beside_those_on_health_with_controls_and_trust(tmp_
     assert made is not None
     tables = {block.caption: block for block in made.blocks if isinstance(block, Table)}
     beside = tables["Age beside health, along each direction"]
-    heads = ["Direction", "Slope on risk", "Slope on age", "|Age| over |health|", "Controls as steep, p"]
+    heads = ["Direction", "Slope on risk", "Slope on age", "|Age| over |health|", "Share of controls as steep"]
     assert [column.title for column in beside.columns] == [*heads, "Stopped at the edge"]
     version, control = beside.rows
     assert [str(getattr(cell, "value", cell)) for cell in version[1:]] == ["0.40", "0.10", "0.25", "0.50", "12 %"]
     assert version[1].interval == "0.30 to 0.50"
     assert control[0] == "random direction 1 (control)"
     assert control[3] == control[4] == MISSING
-    assert "1 controls it cannot fall below 0.50" in beside.note
+    assert "of 1 control and the edit, those whose slope on health is as large, 0.50 at least" in beside.note
+    assert "It is no p-value" in beside.note
+    assert "Read by a model, in SD of its predictions: risk. Read by a regression, in SD of the true value: age." in (
+        beside.note
+    )
     (trust,) = tables["How far the directions come back"].rows
     assert (trust[3], trust[4]) == ("0.87", "yes")
     cells = [cell for table in tables.values() for row in table.rows for cell in row]
     assert not any("edit_slope" in str(getattr(cell, "value", cell)) for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("readers", "told"),
+    [
+        ({"risk": "a model", "age": "a model"}, "Read by a model: risk, age."),
+        ({"risk": "a model"}, "Read by a model: risk. Read by a reader that the record does not describe: age."),
+        (None, "Read by a reader that the record does not describe: risk, age."),
+    ],
+)
+def test_the_note_says_of_each_reader_what_the_record_says(tmp_path: Path, readers: object, told: str):
+    made = section(run(tmp_path, record(readers=readers)))
+    assert made is not None
+    (note,) = [block.note for block in made.blocks if getattr(block, "caption", "").startswith("Age beside health")]
+    assert told in note
+    assert note.count("Read by") == told.count("Read by")
 
 
 def test_the_ethics_note_comes_first_and_a_generator_that_saw_test_patients_is_told(tmp_path: Path):

@@ -72,6 +72,15 @@ def test_models_see_what_their_columns_stand_for(tmp_path):
     assert plain.model("clinical_cox").columns is None
 
 
+@pytest.mark.parametrize("columns", ["", 'columns = ["age", "w1"]'])
+def test_a_clinical_cox_of_the_user_cannot_take_the_photograph(tmp_path, columns):
+    study(tmp_path)
+    text = (tmp_path / "study.toml").read_text()
+    (tmp_path / "study.toml").write_text(f'{text}[[model]]\nname = "clinical_cox"\nkind = "cox"\n{columns}\n')
+    with pytest.raises(UsageError, match="hold no column of image_embedding for clinical_cox.*got.*w1"):
+        read_study(tmp_path / "study.toml")
+
+
 def test_coordinates_of_photographs_cannot_pass_for_clinical_columns(tmp_path):
     (tmp_path / "embedding.json").write_text(json.dumps({"summary": {"space": "w"}}))
     assert study(tmp_path).data.image_embedding == ("w[1-9]*",)

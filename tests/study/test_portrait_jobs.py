@@ -183,14 +183,22 @@ def test_one_picture_under_two_patients_is_warned_of_without_names(photos: Path,
     landmarks = pd.read_csv(photos.parent / "landmarks.csv").head(30)
     place = [name for name in landmarks if name != "photo"]
     landmarks.loc[29, place] = landmarks.loc[0, place]
+    landmarks.loc[12, place] = np.nan
     write_frame(tmp_path / "l.csv", landmarks)
     aligned = ("align", tmp_path / "photos.csv", "--landmarks", tmp_path / "l.csv", "--size", SIZE)
     embedded = ("embed", tmp_path / "photos.csv", "--generator", generator, "--start", "cold", "--restarts", 0)
-    for words, out in ((aligned, tmp_path / "a"), ((*embedded, "--steps", 0), tmp_path / "e")):
-        told = command(*words, "--out", out)
+    for words, out, beside, last in (
+        (aligned, tmp_path / "a", "photos.csv", 29),
+        ((*embedded, "--steps", 0), tmp_path / "e", "embedding.csv", 30),
+    ):
+        told = " ".join(command(*words, "--out", out).split())
+        assert f"Which rows they are in {beside} stands in near_copies.csv in the same folder" in told
         assert "2 photographs look like a photograph of another patient (1 pairs)" in told
         assert "face29" not in told
-        assert pd.read_csv(out / "near_copies.csv").values.tolist() == [[1, 30]]
+        pairs, rows = pd.read_csv(out / "near_copies.csv"), pd.read_csv(out / beside)
+        assert list(pairs) == [f"row of {beside} in this folder", f"other row of {beside}"]
+        assert pairs.to_numpy().tolist() == [[1, last]]
+        assert rows["patient"].iloc[[0, last - 1]].tolist() == table["patient"].iloc[[0, 29]].tolist()
     said = json.loads((tmp_path / "e" / "embedding.json").read_text())["remarks"]
     assert len(said) == 1
     assert "another patient" in said[0]
@@ -211,9 +219,12 @@ def test_edits_with_another_generator_or_start_are_refused(
             edit_job(embedding, generator, tmp_path / "r", plan, EditPlan())
     (tmp_path / "embedding").mkdir()
     content = json.loads((embedding / "embedding.json").read_text())
-    (tmp_path / "embedding" / "embedding.json").write_text(json.dumps(content | {"settings": {"steps": 1, "new": 2}}))
-    with pytest.raises(CorruptFileError, match="must say how the photographs were embedded"):
-        recorded_settings(tmp_path / "embedding")
+    record = tmp_path / "embedding" / "embedding.json"
+    damaged = ({"steps": 1, "new": 2}, {"steps": "a"}, {"steps": -3}, {"space": "v"}, [], None)
+    for wrong in (*(content | {"settings": settings} for settings in damaged), {}, []):
+        record.write_text(json.dumps(wrong))
+        with pytest.raises(CorruptFileError, match="must say how the photographs were embedded"):
+            recorded_settings(tmp_path / "embedding")
 
 
 def test_a_training_that_began_with_other_networks_is_not_gone_on_with(
@@ -250,6 +261,9 @@ def test_edits_are_read_from_their_pictures_and_told_in_the_report(embedding: Pa
         sizes = [abs(edit.slopes[name].value) for name in ("age", "risk")]
         assert edit.age_over_health is not None
         assert edit.age_over_health.value == pytest.approx(sizes[0] / sizes[1], rel=1e-6)
+    assert found.readers.keys() == {"risk", "age"}
+    assert all("latent vectors found anew" in told for told in found.readers.values())
+    assert [edit.name for edit in versions] == ["hazard", "hazard, age projected out", "hazard, age as covariate"]
     assert len({edit.trust.bootstrap.value for edit in versions}) == len(versions)
     assert "embedded in another way than the photographs (steps 1, photographs 2)" in " ".join(found.remarks)
     assert len(found.edits[0].rows) == 2
@@ -258,8 +272,8 @@ def test_edits_are_read_from_their_pictures_and_told_in_the_report(embedding: Pa
     assert remarks["age"] == ""
     assert {edit.name: edit.unit for edit in found.edits}["age"] == "standard deviations of predicted age"
     assert found.edits[0].unit == found.unit == "standard deviations of predicted risk"
-    assert remarks.get("hazard, age projected out", "with age projected out is").count("with age projected out is")
-    assert remarks.get("hazard, age as covariate", "at equal age is").count("at equal age is")
+    assert "with age projected out is" in remarks["hazard, age projected out"]
+    assert "at equal age is" in remarks["hazard, age as covariate"]
     assert any("none of them held out" in sentence for sentence in found.fitted_on)
     assert {path.name for path in (tmp_path / "portraits" / "pictures").glob("age-*.png")} == {"age-1.png", "age-2.png"}
 

@@ -99,6 +99,16 @@ def test_rule_never_takes_the_plain_autoencoder_and_says_where_it_allows_none():
     assert chosen.error > largest_allowed(path) == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize("errors", [(1.2, 1.1), (1.2, 1.0), (math.nan, 1.3), (1.3, math.nan)])
+def test_nothing_is_allowed_where_nothing_explains_anything(errors):
+    path = points((0.9, errors[0]), (1.0, errors[1]))
+    chosen = chosen_on(path)
+    assert chosen.tau == 0.9
+    assert not chosen.error <= largest_allowed(path)
+    assert "no model of the path explains any" in phantom_cox_vae._doubt(path, chosen)
+    assert phantom_cox_vae._kept(chosen, path) is None
+
+
 @pytest.mark.parametrize(("limit", "words"), [(0.55, "none is allowed"), (0.85, "smallest whose error is allowed")])
 def test_figure_of_the_path_says_whether_a_tau_is_allowed(limit, words):
     path = [TauPoint(0.5, 0.8, 0.7), TauPoint(1.0, 0.5, float("nan"))]
@@ -201,7 +211,7 @@ def test_small_volumes_have_a_plan_that_is_quick():
 @pytest.mark.slow
 def test_claims_hold_on_fresh_phantoms():
     """All but two: with 16 voxels the liver follows along, and the interval may miss the ratio of the load itself."""
-    plan = CoxVAEPlan(patients=2400, seed=FRESH)
+    plan = plan_of_size(16, patients=2400, seed=FRESH)
     fresh = phantom_parts(plan)
     start = started_vae(fresh, plan)
     chosen, plain = (fit_phantom_vae(fresh, plan, tau, start=start) for tau in (0.9, 1.0))
@@ -224,7 +234,7 @@ def test_claims_hold_on_fresh_phantoms():
 
 
 @pytest.mark.slow
-def test_with_32_voxels_the_liver_stands_still_while_tumours_grow():
+def test_with_32_voxels_the_liver_stands_still_and_the_ratio_of_the_load_is_covered():
     plan = plan_of_size(32, seed=2 * FRESH)
     fresh = phantom_parts(plan)
     start = started_vae(fresh, plan)
@@ -232,9 +242,16 @@ def test_with_32_voxels_the_liver_stands_still_while_tumours_grow():
     found = claims_of(chosen, plain, fresh, plan.seed)
     assert found["oracle C"] - found["C"] < 0.03
     assert found["own covered"]
+    assert found["covered"]
+    assert found["r, log load"] > 0.85
     assert found["tumour rises"]
     assert found["tumour, SD"] > 1.5
     assert abs(found["liver, SD"]) < 0.5
+    assert found["following: tumour rises"]
+    assert found["following: tumour, SD"] > 1.5
+    assert abs(found["following: liver, SD"]) < 0.5
+    assert found["share of hazard"] > 0.8
+    assert found["VAE largest |r|, log load"] < 0.75
     assert abs(math.log(found["VAE ratio"])) < 0.5 * math.log(found["hazard ratio"])
 
 

@@ -47,7 +47,10 @@ def test_the_chain_runs_to_its_tables_and_goes_on_where_it_was(tmp_path: Path):
     assert found is not None
     assert not found.transductive
     assert {each.column for each in found.subgroups} == {"sex", "age", "skin tone", "glasses"}
-    assert set(found.edits[0].slopes) == {"risk", "illness", "age"}
+    assert set(found.edits[0].slopes) == {"risk", "illness", "age"} == set(found.readers)
+    assert "latent vectors found anew" in found.readers["risk"]
+    assert found.readers["age"] == found.readers["illness"]
+    assert "true value over training faces" in found.readers["age"]
     told = not_shown(chain)
     failed = [str(row["claim"]) for row in claims(chain) if not row["holds"]]
     assert failed

@@ -17,7 +17,6 @@ from survlens.artifacts.tensors import load_tensors, read_metadata
 from survlens.core.errors import FitError, InvalidTypeError, InvalidValueError, UsageError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.data.loaders import TensorSource
-from survlens.generators.stylegan2.augmentation import Augmentation
 from survlens.generators.stylegan2.discriminator import Discriminator
 from survlens.generators.stylegan2.generator import Generator
 from survlens.generators.stylegan2.loading import discriminator_from, generator_from
@@ -343,16 +342,15 @@ def test_networks_photographs_and_settings_must_fit():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_small_generator_learns_where_blobs_are_and_that_they_differ(seed):
-    """Its mean picture is nearer to that of unseen blobs than any picture of one colour, which knows no place.
+    """With the usual settings its mean picture is nearer to that of unseen blobs than any picture of one colour.
 
-    The nearest such picture, of the median colour, is 0.06 away; two true sets of 64 blobs are 0.01 apart.
+    A picture of one colour knows no place; the nearest, of the median colour, is 0.06 away, and two true sets of 64
+    blobs are 0.01 apart. It is not shown that one learns with changes of the discriminator's pictures: they are on, but
+    in 6,400 photographs their probability cannot rise above 0.013.
     """
     shape = StyleGAN2Shape(16, latent=8, width=8, mapping_layers=1, channel_base=128)
     generator, discriminator = Generator(shape, seed=seed), Discriminator(shape, seed=10 + seed)
-    given = AdversarialSettings(
-        steps=120, batch=16, start=TrainingStart.SCRATCH, learning_rate=0.005, average_images=400.0, r1=0.02,
-        path_length=0.0, style_mixing=0.0, adapted=False, augmentation=Augmentation(), reuse_generated=True, seed=seed,
-    )  # fmt: skip
+    given = AdversarialSettings(steps=400, batch=16, start=TrainingStart.SCRATCH, seed=seed)
     assert finetune(generator, discriminator, blobs(100, seed=seed), given).finished
     with torch.no_grad():
         drawn = generator.decode(generator.mapping.w(torch.randn(64, 8, generator=torch.Generator().manual_seed(5))))

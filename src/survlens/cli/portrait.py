@@ -272,8 +272,9 @@ def edit(
                 _with_interval(each.readings[readers[0]].strict),
             )
         )
-    heads = (*(f"slope on {reader}" for reader in readers), "|age| / |health|", "controls, p", "capped", "risk rises")
-    show_table("edited pictures, 95 % intervals", ("direction", *heads), rows)
+    slopes = (f"slope on {reader}" for reader in readers)
+    heads = ("direction", *slopes, "|age| / |health|", "controls as steep", "capped", "risk rises")
+    show_table("edited pictures, 95 % intervals", heads, rows)
     for each in found.comparisons.values():
         if each.remark:
             say(each.remark)

@@ -111,7 +111,9 @@ class AgainstControls:
     Attributes:
         excess: Mean slope of the edit minus the mean |slope| of a control's mean.
         largest: Largest |mean slope| of a control.
-        p_value: Share of controls, the edit counted among them, whose |mean slope| is as large as that of the edit.
+        p_value: Share of controls, the edit counted among them, whose |mean slope| is as large as that of the edit. It
+            is a p-value only where edit and controls are exchangeable under the hypothesis, as directions of permuted
+            outcomes are; random directions are not, and with them it is a share and no more.
         controls: Mean slope of each control.
     """
 

@@ -17,9 +17,11 @@ from survlens.models.chi_squared import chi_squared_table, quadratic_form
 from survlens.models.cross_fitting import patient_codes
 from survlens.models.estimator import SurvivalEstimator
 from survlens.models.matrix import Covariates
-from survlens.models.newton import independent, independent_columns, maximise, separated_columns, warn_of_separation
+from survlens.models.newton import maximise, separated_columns, told_columns, warn_of_separation
 from survlens.models.partial_likelihood import RiskSets
 from survlens.models.proportional import ProportionalHazards, standardised, step_prediction
+
+_AGAINST_SEPARATION = "Set `penalty` > 0, or remove or merge the covariate."
 
 
 class KaplanMeierModel(SurvivalEstimator):
@@ -91,7 +93,7 @@ class CoxRegression(ProportionalHazards):
             that were not left out.
         separated_: Which covariates separate the events in a fit without penalty, so that the likelihood rises forever
             and their coefficients stand where the climb was stopped; see Heinze and Schemper 2001. Predictions use
-            them, `summary` does not show them.
+            them; `summary` and whatever rests on their standard errors give NaN.
         n_rows_: Number of training rows.
         n_events_: Number of events.
         n_patients_: Number of patients that `groups` names; the number of rows where it was not given or not used.
@@ -148,7 +150,8 @@ class CoxRegression(ProportionalHazards):
             null = risk_sets.information(columns, np.zeros(len(columns)))
             self.score_statistics_ = self._scores(risk_sets, columns, null, patient)
             self.separated_[kept] = separated_columns(information, null)
-            warn_of_separation(self.separated_[kept], fit.coef, [matrix.names[each] for each in np.flatnonzero(kept)])
+            names = [matrix.names[each] for each in np.flatnonzero(kept)]
+            warn_of_separation(self.separated_[kept], fit.coef, names, _AGAINST_SEPARATION)
         self.log_likelihood_ = fit.log_likelihood
         self.log_likelihood_null_ = float(risk_sets.log_likelihood(np.zeros(len(scaled))))
         self.n_rows_, self.n_events_, self.n_patients_ = len(outcome), outcome.n_events, int(patient.max()) + 1
@@ -177,24 +180,19 @@ class CoxRegression(ProportionalHazards):
     def _kept(self, scaled: np.ndarray, risk_sets: RiskSets) -> np.ndarray:
         if self.penalty:
             return scaled.std(0) > 0
-        followed = scaled[risk_sets.followed_to_an_event()]
-        kept = independent_columns(followed)
-        if risk_sets.stratum is not None:
-            # What is constant in every risk set has no information, though it varies over strata or entries.
-            information = risk_sets.information(scaled[:, kept], np.zeros(len(scaled)))
-            kept[kept] = independent(information / float(risk_sets.count.sum()))
-        if kept.any() and kept.sum() >= len(followed) - 1:
+        kept, followed = told_columns(scaled, risk_sets), int(risk_sets.followed_to_an_event().sum())
+        if kept.any() and kept.sum() >= followed - 1:
             raise FitError(
                 f"`X` must have fewer columns than rows at risk at an event, in a fit without penalty; got "
-                f"{scaled.shape[1]} for {len(followed)}. Set `penalty` > 0, or use RidgeCox or LassoCox."
+                f"{scaled.shape[1]} for {followed}. Set `penalty` > 0, or use RidgeCox or LassoCox."
             )
         return kept
 
     @property
     def standard_error_(self) -> Float64[np.ndarray, " feature"]:
-        """Standard error of each coefficient, robust if `robust`; NaN where the column was left out."""
+        """Standard error of each coefficient, robust if `robust`; NaN where the column was left out or separates."""
         self._check_fitted()
-        return np.sqrt(np.diag(self.covariance_))
+        return np.where(self.separated_, np.nan, np.sqrt(np.diag(self.covariance_)))
 
     @property
     def aic_(self) -> float:
@@ -243,6 +241,9 @@ class CoxRegression(ProportionalHazards):
         score u and information I at zero; for one binary covariate without ties it is the log-rank test. If `robust`,
         the likelihood ratio and the score still take rows for independent; Wald and `robust_score` do not.
 
+        Where covariates separate the events, Wald is NaN: an infinite coefficient has no standard error, and the number
+        that the stopped climb leaves says nothing. Likelihood ratio and scores hold there as well.
+
         Raises:
             InvalidValueError: If the fit has a penalty, under which none of them is a chi-squared.
         """
@@ -254,7 +255,7 @@ class CoxRegression(ProportionalHazards):
         scores = [(statistic, int(df)) for statistic, df in self.score_statistics_]
         tests = {
             "likelihood_ratio": (2 * (self.log_likelihood_ - self.log_likelihood_null_), int(kept.sum())),
-            "wald": quadratic_form(coef, covariance),
+            "wald": (np.nan, 0) if self.separated_.any() else quadratic_form(coef, covariance),
             **dict(zip(("score", "robust_score"), scores, strict=False)),
         }
         return chi_squared_table(tests, "test")

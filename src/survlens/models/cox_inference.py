@@ -22,11 +22,13 @@ from survlens.core.outcome import SurvivalOutcome
 from survlens.models.chi_squared import chi_squared_table, quadratic_form
 from survlens.models.classical import CoxRegression
 from survlens.models.matrix import Covariates
-from survlens.models.newton import maximise
+from survlens.models.newton import endless_directions, maximise
 from survlens.models.partial_likelihood import RiskSets
 from survlens.models.proportional import StratumOfRows, standardised
 
 _SAME_FIT = 1e-7
+_APART = 1e-3
+"""Difference along a direction, in standard deviations of it, from which two rows differ."""
 
 
 class TimeTransform(Enum):
@@ -129,7 +131,8 @@ def score_residuals(model: CoxRegression, X: Covariates, y: object) -> Float64[n
 def dfbeta_residuals(model: CoxRegression, X: Covariates, y: object) -> Float64[np.ndarray, "instance feature"]:
     """Derivative of the coefficients by the weight of each row: score residual times model covariance.
 
-    For a row of weight 1 it is about what the coefficients lose without the row. Columns that were left out are 0.
+    For a row of weight 1 it is about what the coefficients lose without the row. Columns that were left out are 0,
+    those that separate the events NaN.
 
     Args:
         model: Fitted model.
@@ -142,7 +145,8 @@ def dfbeta_residuals(model: CoxRegression, X: Covariates, y: object) -> Float64[
     References:
         Cain and Lange 1984; Lin and Wei 1989.
     """
-    return score_residuals(model, X, y) @ np.nan_to_num(model.model_covariance_, nan=0.0)
+    residuals = score_residuals(model, X, y) @ np.nan_to_num(model.model_covariance_, nan=0.0)
+    return np.where(model.separated_, np.nan, residuals)
 
 
 def schoenfeld_residuals(model: CoxRegression, X: Covariates, y: object) -> Float64[np.ndarray, "instance feature"]:
@@ -171,7 +175,7 @@ def scaled_schoenfeld_residuals(
     """Schoenfeld residuals times events * model covariance, plus the coefficients; NaN for rows without an event.
 
     Smoothed over time they show the course of each coefficient: flat, where hazards are proportional. NaN for columns
-    that were left out.
+    that were left out or separate the events.
 
     Args:
         model: Fitted model.
@@ -187,7 +191,7 @@ def scaled_schoenfeld_residuals(
     covariance = np.nan_to_num(model.model_covariance_, nan=0.0)
     left_out = np.isnan(np.diag(model.model_covariance_))
     scaled = schoenfeld_residuals(model, X, y) @ covariance * model.n_events_ + model.coef_
-    return np.where(left_out, np.nan, scaled)
+    return np.where(left_out | model.separated_, np.nan, scaled)
 
 
 def proportional_hazards_test(
@@ -204,6 +208,9 @@ def proportional_hazards_test(
     covariate changes over time, so that its coefficient is an average. The statistic is u' J^-1 u, with u = (0, sum
     over events of g * Schoenfeld residual) and J the information of (b, gamma) at the fit, as in `cox.zph` of R's
     survival 3; earlier versions, and lifelines, approximate J. A `robust` fit is tested with J, too.
+
+    A covariate that separates the events is NaN and no part of a term or of "GLOBAL": its ratio is infinite at all
+    times, and nothing tells whether it changes. The others are tested as among the rows that are still compared.
 
     Where delayed entry lets the Kaplan-Meier curve fall to 0 early, KAPLAN_MEIER is flat from there on: take RANK.
 
@@ -224,7 +231,7 @@ def proportional_hazards_test(
     rows = _rows(model, X, y)
     if model.penalty:
         raise InvalidValueError(f"`model` must be fitted with penalty 0; got {model.penalty}. Fit without it.")
-    of_term = _terms(terms, model.feature_names_, rows.kept)
+    of_term = _terms(terms, model.feature_names_, rows.kept, rows.kept & ~model.separated_)
     columns, sets = rows.tested, rows.sets
     at_row = _transformed(rows.outcome, transform)[sets.order]
     at_event = at_row[sets.events]
@@ -256,17 +263,17 @@ def _transformed(outcome: SurvivalOutcome, transform: TimeTransform) -> Float64[
 
 
 def _terms(
-    terms: Mapping[str, Sequence[str]] | None, names: tuple[str, ...], kept: np.ndarray
+    terms: Mapping[str, Sequence[str]] | None, names: tuple[str, ...], kept: np.ndarray, tested: np.ndarray
 ) -> dict[str, Int64[np.ndarray, " column"]]:
-    """Columns of each term among the columns that were kept, and of all of them together."""
+    """Tested columns of each term, and all of them together, by their number among the columns that were kept."""
     place = dict(zip(names, np.cumsum(kept) - 1, strict=True))
-    left_out = {name for name, stays in zip(names, kept, strict=True) if not stays}
+    left_out = {name for name, stays in zip(names, tested, strict=True) if not stays}
     wanted = {name: [name] for name in names} if terms is None else terms
     unknown = sorted({column for columns in wanted.values() for column in columns} - set(names))
     if unknown:
         raise InvalidValueError(f"`terms` must name covariates of the fit; got {unknown[0]!r}. It has: {names[:12]}.")
     chosen = {name: [place[c] for c in columns if c not in left_out] for name, columns in wanted.items()}
-    everything = {"GLOBAL": list(range(int(kept.sum())))}
+    everything = {"GLOBAL": np.flatnonzero(tested[kept]).tolist()}
     return {name: np.array(columns, dtype=np.int64) for name, columns in {**chosen, **everything}.items()}
 
 
@@ -274,7 +281,8 @@ def likelihood_ratio_tests(model: CoxRegression, X: Covariates, y: object) -> pd
     """Twice the log-likelihood that each covariate adds to the others: statistic, degrees of freedom and p.
 
     The model is fitted again without each covariate. For small cohorts and large effects it is more exact than Wald's p
-    of `summary`. Rows are taken for independent, also for a `robust` fit.
+    of `summary`, and it holds for a covariate that separates the events, whose Wald test does not. Rows are taken for
+    independent, also for a `robust` fit.
 
     Args:
         model: Fitted model without a penalty.
@@ -302,9 +310,9 @@ class SurvivalLimits:
     Attributes:
         times: Times.
         survival: S, one row per instance.
-        lower: Lower limit of S.
-        upper: Upper limit of S.
-        std_error: Standard error of log S.
+        lower: Lower limit of S; NaN where a separating covariate leaves the curve undetermined.
+        upper: Upper limit of S; NaN there as well.
+        std_error: Standard error of log S; NaN there as well.
         confidence: Level of the limits.
         unit: Unit of `times`.
     """
@@ -336,6 +344,10 @@ def survival_interval(
     d = sum of (z - m) * count / D, and V the covariance of the model, the sandwich if it is `robust`. The limits are
     for the curve of such an instance, not for one life, and symmetric for log S or for log(-log S).
 
+    Where covariates separate the events, the data determine only the curve of an instance that stands, along the
+    separating direction, where those with events stood. From the first event that stood elsewhere, standard error and
+    limits are NaN: S is near 1 or 0 there only because of where the climb was stopped.
+
     Args:
         model: Fitted model.
         X: Covariates of the rows of the fit.
@@ -360,25 +372,68 @@ def survival_interval(
     at, values = prediction.times.numpy(), model._matrix(new) - model.centre_
     asked = np.zeros(len(values)) if stratum is None else np.broadcast_to(np.asarray(stratum), len(values))
     sets, means = rows.sets, rows.sets.means(rows.columns, rows.log_risk)
-    step = 1 / sets.denominators(rows.log_risk)
+    own_risk = values @ model.coef_
     row_of_event = sets.order[sets.events]
     moment = rows.outcome.numpy()[0][row_of_event]
     own_stratum = rows.outcome.strata().numpy()[row_of_event]
     covariance = np.nan_to_num(model.covariance_, nan=0.0)
     std_error = np.empty((len(values), len(at)))
     for k in np.unique(asked):
-        inside, asking = own_stratum == k if stratum is not None else slice(None), asked == k
-        order = np.argsort(moment[inside], kind="stable")
-        upto = np.searchsorted(moment[inside][order], at, side="right")
-        rate, squared = (sets.count * step)[inside][order], (sets.count * step**2)[inside][order]
-        hazard, own = (np.concatenate(([0.0], np.cumsum(part)))[upto] for part in (rate, squared))
-        drift = np.cumsum(np.pad(rate[:, None] * means[inside][order], ((1, 0), (0, 0))), axis=0)[upto]
-        lever = values[asking, None, :] * hazard[:, None] - drift
-        variance = own + np.einsum("itf,fg,itg->it", lever, covariance, lever)
-        std_error[asking] = np.exp(values[asking] @ model.coef_)[:, None] * np.sqrt(variance)
+        inside = np.flatnonzero(own_stratum == k) if stratum is not None else np.arange(len(moment))
+        order, asking = inside[np.argsort(moment[inside], kind="stable")], np.flatnonzero(asked == k)
+        upto = np.searchsorted(moment[order], at, side="right")
+        parts = (sets, means, order, upto, covariance)
+        if not model.separated_.any():
+            std_error[asking] = np.exp(own_risk[asking])[:, None] * _errors(*parts, values[asking], rows.log_risk)
+            continue
+        for row in asking:  # against each row's own risk, because risks may lie further apart than float64 can square
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                std_error[row] = _errors(*parts, values[[row]], rows.log_risk - own_risk[row])[0]
+        std_error[asking] = np.where(_apart(rows, values[asking], sets.events[order], upto), np.nan, std_error[asking])
     survival = prediction.survival.numpy()
     lower, upper = _limits(prediction.log_survival.numpy(), std_error, float(ndtri(0.5 + confidence / 2)), limits)
     return SurvivalLimits(at, survival, lower, upper, std_error, confidence, prediction.unit)
+
+
+def _errors(
+    sets: RiskSets,
+    means: Float64[np.ndarray, "event feature"],
+    order: Int64[np.ndarray, " counted"],
+    upto: Int64[np.ndarray, " time"],
+    covariance: Float64[np.ndarray, "feature feature"],
+    values: Float64[np.ndarray, "new feature"],
+    log_risk: Float64[np.ndarray, " instance"],
+) -> Float64[np.ndarray, "new time"]:
+    """Standard error of log S per unit of the ratio of each new row to that which `log_risk` is relative to."""
+    step = 1 / sets.denominators(log_risk)
+    rate, squared = (sets.count * step)[order], (sets.count * step**2)[order]
+    hazard, own = (np.concatenate(([0.0], np.cumsum(part)))[upto] for part in (rate, squared))
+    drift = np.cumsum(np.pad(rate[:, None] * means[order], ((1, 0), (0, 0))), axis=0)[upto]
+    lever = values[:, None, :] * hazard[:, None] - drift
+    return np.sqrt(own + np.einsum("itf,fg,itg->it", lever, covariance, lever))
+
+
+def _apart(
+    rows: _Rows,
+    values: Float64[np.ndarray, "new feature"],
+    events: Int64[np.ndarray, " event"],
+    upto: Int64[np.ndarray, " time"],
+) -> Bool[np.ndarray, "new time"]:
+    """Whether a new row differs, along an endless direction, from one of the events up to a time.
+
+    At every event the rows whose risk does not vanish against the others stand where the event stands. A row elsewhere
+    has an infinite ratio to them, or one that no data bear on. `events` rise in time; `upto` counts them to each time.
+    """
+    spread = standardised(rows.tested, rows.sets.weight)[1]
+    columns = rows.tested / spread
+    null = rows.sets.information(columns, np.zeros(len(columns)))
+    directions = endless_directions(rows.sets.information(columns, rows.log_risk), null)
+    along, new = columns @ directions, values[:, rows.kept] / spread @ directions
+    allowed = _APART * along.std(axis=0)
+    first = np.maximum(upto, 1) - 1
+    highest, lowest = (extreme.accumulate(along[events])[first] for extreme in (np.maximum, np.minimum))
+    apart = (highest > new[:, None] + allowed) | (lowest < new[:, None] - allowed)
+    return apart.any(axis=2) & (upto > 0)
 
 
 def _limits(

@@ -16,7 +16,8 @@ from survlens.models.forest import RandomSurvivalForest
 from survlens.models.late_fusion import LateFusion
 from survlens.models.penalised import LassoCox, PartialRidgeCox, RidgeCox
 
-FORMAT = 1
+FORMAT = 2
+"""1 did not say which covariates of a Cox fit separate the events."""
 ARRAYS, DESCRIPTION = "arrays.safetensors", "estimator.json"
 KNOWN = (KaplanMeierModel, CoxRegression, RidgeCox, PartialRidgeCox, LassoCox, RandomSurvivalForest, LateFusion)
 """Every classical estimator of survlens; importing them is what makes `load_estimator` know them."""
@@ -47,8 +48,14 @@ def load_estimator(folder: Path) -> SurvivalEstimator:
         CorruptFileError: If a file is missing, truncated or of another format, or the two do not belong together.
     """
     content = read_json(folder / DESCRIPTION)
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("values"), dict):
-        raise CorruptFileError(f"{DESCRIPTION} in {folder.name}/ must have format {FORMAT}. Save the model again.")
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise CorruptFileError(
+            f"{DESCRIPTION} in {folder.name}/ must have format {FORMAT}; got {found!r}. Load it with the survlens that "
+            "wrote it, or fit and save the model again."
+        )
+    if not isinstance(content.get("values"), dict):
+        raise CorruptFileError(f"{DESCRIPTION} in {folder.name}/ must hold `values`; got none. Save the model again.")
     arrays = {name: tensor.numpy() for name, tensor in load_tensors(folder / ARRAYS).items()}
     if sorted(arrays) != content.get("arrays"):
         raise CorruptFileError(f"{ARRAYS} in {folder.name}/ does not belong to {DESCRIPTION}. Save the model again.")

@@ -122,6 +122,21 @@ def independent_columns(X: Float64[np.ndarray, "instance feature"]) -> Bool[np.n
     return keep
 
 
+def told_columns(X: Float64[np.ndarray, "instance feature"], risk_sets: RiskSets) -> Bool[np.ndarray, " feature"]:
+    """Which columns the risk sets say something about that earlier ones do not.
+
+    Args:
+        X: Standardised covariates, rows in the order of the risk sets.
+        risk_sets: Risk sets of the rows.
+    """
+    kept = independent_columns(X[risk_sets.followed_to_an_event()])
+    if risk_sets.stratum is not None:
+        # What is constant in every risk set has no information, though it varies over strata or entries.
+        information = risk_sets.information(X[:, kept], np.zeros(len(X)))
+        kept[kept] = independent(information / float(risk_sets.count.sum()))
+    return kept
+
+
 def independent(products: Float64[np.ndarray, "feature feature"]) -> Bool[np.ndarray, " feature"]:
     """Which rows of a positive matrix, of diagonal near one, are no linear combination of earlier ones."""
     rest, keep = products, np.zeros(len(products), dtype=bool)
@@ -143,6 +158,26 @@ def is_monotone(
     return bool(eigh(information, null_information, eigvals_only=True)[0] <= _MONOTONE)
 
 
+def endless_directions(
+    information: Float64[np.ndarray, "feature feature"], null_information: Float64[np.ndarray, "feature feature"]
+) -> Float64[np.ndarray, "feature direction"]:
+    """Directions along which the likelihood rises forever, or no longer says anything; see `is_monotone`.
+
+    Columns that take no part in any of them are exactly zero.
+
+    Args:
+        information: Information at the coefficients.
+        null_information: Information at zero.
+    """
+    if not len(information):
+        return np.empty((0, 0))
+    kept, directions = eigh(information, null_information)
+    endless = directions[:, kept <= _MONOTONE]
+    share = np.abs(endless) * np.sqrt(np.diag(null_information))[:, None]
+    takes_part = (share > _TAKES_PART * share.max(axis=0, initial=0.0)).any(axis=1)
+    return np.where(takes_part[:, None], endless, 0.0)
+
+
 def separated_columns(
     information: Float64[np.ndarray, "feature feature"], null_information: Float64[np.ndarray, "feature feature"]
 ) -> Bool[np.ndarray, " feature"]:
@@ -155,20 +190,19 @@ def separated_columns(
         information: Information at the coefficients.
         null_information: Information at zero.
     """
-    if not len(information):
-        return np.zeros(0, dtype=bool)
-    kept, directions = eigh(information, null_information)
-    endless = np.abs(directions[:, kept <= _MONOTONE]) * np.sqrt(np.diag(null_information))[:, None]
-    return (endless > _TAKES_PART * endless.max(axis=0, initial=0.0)).any(axis=1)
+    return (endless_directions(information, null_information) != 0).any(axis=1)
 
 
-def warn_of_separation(separated: Bool[np.ndarray, " feature"], coef: np.ndarray, names: Sequence[str]) -> None:
+def warn_of_separation(
+    separated: Bool[np.ndarray, " feature"], coef: np.ndarray, names: Sequence[str], next_step: str
+) -> None:
     """Warns of columns that separate the events, the one with the largest coefficient first.
 
     Args:
         separated: As `separated_columns` gives them.
         coef: Coefficients of the standardised columns, where the climb was stopped.
         names: Names of the columns.
+        next_step: What may be done.
     """
     if not separated.any():
         return
@@ -177,7 +211,7 @@ def warn_of_separation(separated: Bool[np.ndarray, " feature"], coef: np.ndarray
     more += f" and {len(others) - 5} more" if len(others) > 5 else ""
     warnings.warn(
         f"The likelihood has no maximum: {names[first]!r} separates the events, and its coefficient may be infinite. "
-        f"Its hazard ratio is not given{more}. Set `penalty` > 0, or remove or merge the covariate.",
+        f"Its hazard ratio is not known{more}. {next_step}",
         ConvergenceWarning,
         stacklevel=4,
     )

@@ -9,14 +9,14 @@ from enum import Enum
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from survlens.core.errors import FitError, InvalidValueError, MissingDependencyError
 from survlens.core.outcome import SurvivalOutcome
 from survlens.core.ties import Ties
 from survlens.models.cross_fitting import patient_folds
 from survlens.models.matrix import Covariates
-from survlens.models.newton import maximise
+from survlens.models.newton import maximise, separated_columns, told_columns, warn_of_separation
 from survlens.models.partial_likelihood import RiskSets
 from survlens.models.proportional import ProportionalHazards, standardised
 
@@ -25,6 +25,8 @@ _FINAL, _IN_FOLD = 1e-9, 1e-7
 """Tolerance of a fit that is kept, and of one that only helps to choose the penalty."""
 _FREE = 1e4
 """Stretch of a column that is not penalised."""
+_NEARLY_NONE = 1e-10
+"""Penalty that keeps a climb finite and leaves a separating column less than a millionth of its information."""
 
 
 class PenaltyRule(Enum):
@@ -234,6 +236,10 @@ class PartialRidgeCox(RidgeCox):
     Raises:
         InvalidValueError: If a column is not one of `X` (by `fit`).
 
+    Warns:
+        ConvergenceWarning: If a column that is not shrunk separates the events, so that its coefficient stands where
+            the climb was stopped. Shrunk columns always have a finite one.
+
     References:
         Verweij and van Houwelingen 1994.
     """
@@ -252,6 +258,39 @@ class PartialRidgeCox(RidgeCox):
     ):
         super().__init__(penalties=penalties, folds=folds, rule=rule, seed=seed, unit=unit)
         self.unpenalised = unpenalised
+
+    def fit(self, X: Covariates, y: object, groups: object | None = None) -> PartialRidgeCox:
+        """Fits the path, and chooses its penalty over folds of whole patients.
+
+        Args:
+            X: Covariates.
+            y: Outcome of the same instances.
+            groups: Patient of each row; None where every row is a patient.
+        """
+        super().fit(X, y, groups)
+        separated, coef = self._separated(self._matrix(X), self._outcome(y))
+        names = [str(name) for name in self.feature_names_]
+        warn_of_separation(separated, coef, names, "Leave it out of `unpenalised`, or remove or merge it.")
+        return self
+
+    def _separated(
+        self, values: Float64[np.ndarray, "instance feature"], outcome: SurvivalOutcome
+    ) -> tuple[Bool[np.ndarray, " feature"], Float64[np.ndarray, " feature"]]:
+        """Which columns separate the events, and the coefficients of a fit of the columns that are not shrunk.
+
+        The likelihood can rise forever along those columns only, and whether it does is theirs alone to say: what
+        the shrunk columns add to the log-risk stays finite.
+        """
+        separated, coef = np.zeros(values.shape[1], dtype=bool), np.zeros(values.shape[1])
+        free = np.flatnonzero(self._stretch(values.shape[1]) > 1)
+        risk_sets = RiskSets.of(outcome, self.ties)
+        columns = standardised(values[risk_sets.order][:, free], risk_sets.weight)[0]
+        told = told_columns(columns, risk_sets)
+        free, columns = free[told], columns[:, told]
+        coef[free] = maximise(risk_sets, columns, ridge=_NEARLY_NONE * float(risk_sets.weight.sum())).coef
+        null = risk_sets.information(columns, np.zeros(len(columns)))
+        separated[free] = separated_columns(risk_sets.information(columns, columns @ coef[free]), null)
+        return separated, coef
 
     def _stretch(self, columns: int) -> Float64[np.ndarray, " feature"]:
         stretch = super()._stretch(columns)

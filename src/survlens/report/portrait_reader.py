@@ -31,6 +31,7 @@ def read_portraits(run_folder: Path) -> Portraits | None:
     pictures = _pictures(home / PICTURES)
     embedding = top.get("embedding")
     known = {} if embedding is None else {key: node.value for key, node in embedding.items()}
+    readers = top.get("readers")
     return Portraits(
         embedding={key: value for key, value in known.items() if isinstance(value, str | float | int)},
         agreement=np.array(top.numbers("agreement"), dtype=np.float64),
@@ -45,6 +46,7 @@ def read_portraits(run_folder: Path) -> Portraits | None:
         scores={node.text("model"): read_score(node.need("score")) for node in top.each("scores")},
         subgroups=tuple(_subgroup(node) for node in top.each("subgroups")),
         remarks=tuple(str(node.value) for node in top.each("remarks")),
+        readers={} if readers is None else {key: str(node.value) for key, node in readers.items()},
     )
 
 

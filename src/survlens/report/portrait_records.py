@@ -101,6 +101,7 @@ class Portraits:
         scores: Concordance of each model of held-out patients, by name.
         subgroups: Concordance in subgroups.
         remarks: Further sentences.
+        readers: By what each value is read from edited pictures, and in which unit, by the name of the reader.
     """
 
     embedding: Mapping[str, str | float]
@@ -114,3 +115,4 @@ class Portraits:
     scores: Mapping[str, Score]
     subgroups: tuple[PortraitSubgroup, ...]
     remarks: tuple[str, ...]
+    readers: Mapping[str, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import Any
 
 from survlens.data.pixels import Channels, ImageScaling
 from survlens.study.binding import Origin
-from survlens.study.covariate_names import clinical_columns, matching
+from survlens.study.covariate_names import chosen, clinical_columns, image_columns, matching
 from survlens.study.model_section import CLINICAL_COX
 from survlens.study.model_settings import Modality, ModelEntry
 from survlens.study.network_settings import CoxVaeModel, PoolingKind, VaeEncoder
@@ -100,6 +100,12 @@ def _check_columns(data: DataSettings, entry: ModelEntry, key: Key, origin: Orig
     for name in entry.columns or ():
         if not matching(name, data.covariates):
             raise origin.unknown((*key, "columns", name), data.covariates, "covariate of [data], or a pattern of some")
+    embedded = set(image_columns(data))
+    taken = data.covariates if entry.columns is None else chosen(entry.columns, data.covariates)
+    if entry.name == CLINICAL_COX and (seen := [name for name in taken if name in embedded]):
+        rule = f"hold no column of image_embedding for {CLINICAL_COX}, with which the report compares the image"
+        advice = "Give it the columns that the clinic knows, or another name."
+        raise origin.error((*key, "columns"), rule, shown(seen[0]), advice)
 
 
 def _check_images(data: DataSettings, entry: ModelEntry, key: Key, origin: Origin) -> None:

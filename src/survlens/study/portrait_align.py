@@ -84,7 +84,7 @@ def align_job(
     write_frame(out / PHOTOS, frame)
     if len(frame):
         kept_table = PhotoTable(frame.reset_index(drop=True), out)
-        told_copies(kept_table.pictures(SIDE), kept_table.words(PATIENT), out)
+        told_copies(kept_table.pictures(SIDE), kept_table.words(PATIENT), out, PHOTOS)
     return outcomes
 
 

@@ -59,6 +59,11 @@ Embedder = Callable[[Tensor], np.ndarray]
 """From pictures to latent vectors."""
 JUDGE_SHARE = 0.4
 """Share of the training patients to whom the risk model that judges edits is fitted."""
+READ_ANEW = (
+    "a model of latent vectors found anew in the pictures, in standard deviations of its predictions over its own "
+    "patients, who are training patients that the directions have not seen"
+)
+"""How `Judge` reads risk and age."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,7 +259,7 @@ def edit_job(
     remarks += [f"Left out: {name}, because {reason}" for name, reason in directions.left_out.items()]
     facts = PortraitFacts(
         found.summary(), found.agreement.tolist(), found.space.value, sentences,
-        bool(before.get("transductive", False)), remarks=remarks,
+        bool(before.get("transductive", False)), remarks=remarks, readers=dict.fromkeys(readers, READ_ANEW),
     )  # fmt: skip
     first = test[np.sort(np.unique(patient[test], return_index=True)[1])][: plan.people]
     photographs = table[first[:shown]].pictures(network.shape.resolution) if shown else torch.empty(0)

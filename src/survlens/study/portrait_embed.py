@@ -118,7 +118,7 @@ def embed_job(
     pictures = table.pictures(network.shape.resolution)
     _check_copies(pictures, table.words(PATIENT))
     out.mkdir(parents=True, exist_ok=True)
-    remark = told_copies(pictures, table.words(PATIENT), out)
+    remark = told_copies(pictures, table.words(PATIENT), out, TABLE)
     distance = picture_distance(discriminator, plan)
     tell(f"{len(table)} photographs, distance: {distance.name}")
     training = table.part(TRAIN)
@@ -159,7 +159,7 @@ def recorded_settings(embedding: Path) -> InversionSettings:
     """
     try:
         return InversionSettings.from_json(read_json(embedding / SUMMARY)["settings"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(
             f"`{embedding / SUMMARY}` must say how the photographs were embedded; got a fault ({error}). Run `survlens "
             "portrait embed` again."

@@ -149,18 +149,22 @@ class PhotoTable:
             raise DataError(f"the table of photographs must have the column {name!r}. {nearest(name, names)}")
 
 
-def told_copies(pictures: Float32[Tensor, "instance 3 height width"], patient: np.ndarray, folder: Path) -> str:
+def told_copies(
+    pictures: Float32[Tensor, "instance 3 height width"], patient: np.ndarray, folder: Path, table: str
+) -> str:
     """Warns of photographs of different patients that look like one picture, and writes their rows to a table.
 
-    Names are neither told nor written: `near_copies.csv` holds pairs of row numbers, counted from 1 below the header.
+    Names are neither told nor written: `near_copies.csv` holds pairs of row numbers of a table that lies beside it,
+    counted from 1 below the header.
 
     Args:
         pictures: Aligned photographs.
         patient: Patient of each.
-        folder: Where the table goes.
+        folder: Where `near_copies.csv` goes.
+        table: File in the same folder whose rows are these photographs, in this order.
 
     Returns:
-        The sentence of the warning; "" where there is no such pair.
+        The words of the warning; "" where there is no such pair.
     """
     found = near_copies(pictures, patient)
     path = folder / NEAR_COPIES
@@ -168,9 +172,13 @@ def told_copies(pictures: Float32[Tensor, "instance 3 height width"], patient: n
         path.unlink(missing_ok=True)
         return ""
     pairs = np.array(found.pairs) + 1
-    write_frame(path, {"row": pairs[:, 0], "other_row": pairs[:, 1]})
-    warnings.warn(f"{found.remark()} Their rows stand in {NEAR_COPIES}.", UserWarning, stacklevel=2)
-    return found.remark()
+    write_frame(path, {f"row of {table} in this folder": pairs[:, 0], f"other row of {table}": pairs[:, 1]})
+    told = (
+        f"{found.remark()} Which rows they are in {table} stands in {NEAR_COPIES} in the same folder, counted from 1 "
+        "below the header."
+    )
+    warnings.warn(told, UserWarning, stacklevel=2)
+    return told
 
 
 def read_square(path: Path, size: int) -> Float32[Tensor, "3 size size"]:

@@ -33,6 +33,7 @@ class PortraitFacts:
         scores: Concordance of each model.
         subgroups: Rows of column, level, n, n_events and score.
         remarks: Further sentences.
+        readers: By what each value is read from edited pictures, and in which unit, by the name of the reader.
     """
 
     embedding: Mapping[str, str | float]
@@ -43,6 +44,7 @@ class PortraitFacts:
     scores: Mapping[str, Score] = field(default_factory=dict)
     subgroups: Sequence[tuple[str, str, int, int, Score]] = ()
     remarks: Sequence[str] = ()
+    readers: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_record(
@@ -77,6 +79,7 @@ def write_record(
             "transductive": facts.transductive,
             "steps": edits[0].latents.asked.tolist() if edits else [],
             "unit": UNIT,
+            "readers": dict(facts.readers),
             "edits": records,
             "scores": [{"model": name, "score": score.to_json()} for name, score in facts.scores.items()],
             "subgroups": [

@@ -136,7 +136,7 @@ def dimensions(content: RunContent) -> Section:
     return Section("dimensions", title, tuple(blocks))
 
 
-_SEPARATED = "separated (it divides patients with events from those without, so that no ratio is finite)"
+_SEPARATED = "separated (alone or with others it orders the events so completely that no ratio is finite)"
 
 
 def _unclear(ratio: Ratio | None) -> bool:

@@ -109,7 +109,7 @@ def _slopes(shown: Portraits) -> list[Block]:
     if not names:
         return []
     heads = [Column(f"Slope on {name}") for name in names]
-    heads += [Column("|Age| over |health|"), Column("Controls as steep, p"), Column("Stopped at the edge")]
+    heads += [Column("|Age| over |health|"), Column("Share of controls as steep"), Column("Stopped at the edge")]
     rows = tuple(
         (
             _named(edit),
@@ -122,16 +122,33 @@ def _slopes(shown: Portraits) -> list[Block]:
     )
     controls = sum(edit.control for edit in shown.edits)
     note = (
-        "Slopes are changes per step of what is read from edited pictures, in standard deviations over training "
-        "photographs; risk and age from latent vectors found anew in the pictures, others by readers that know no "
-        "vector. Health is the illness where it is known, else the risk. p is the share of controls, the edit counted "
-        f"among them, whose slope on health is as large; with {controls} controls it cannot fall below "
-        f"{decimal(1 / (1 + controls))}. The last column is the share of edits that were stopped where the training "
-        "photographs end."
+        f"Slopes are changes per step of what is read from edited pictures. {_readers(shown, names)} Health is the "
+        f"illness where it is known, else the risk. {_controls(controls)} The last column is the share of edits that "
+        "were stopped where the training photographs end."
     )
     return [
         Table("Age beside health, along each direction", (Column("Direction", numeric=False), *heads), rows, note=note)
     ]
+
+
+def _readers(shown: Portraits, names: list[str]) -> str:
+    """Who reads what, in sentences; readers of one kind together."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(shown.readers.get(name, "a reader that the record does not describe"), []).append(name)
+    return " ".join(f"Read by {kind}: {', '.join(read)}." for kind, read in kinds.items())
+
+
+def _controls(count: int) -> str:
+    """What the share of controls is, and is not."""
+    if not count:
+        return "There are no controls."
+    told = "1 control" if count == 1 else f"{count} controls"
+    return (
+        f"The share of controls as steep counts the edit among them: of {told} and the edit, "
+        f"those whose slope on health is as large, {decimal(1 / (1 + count))} at least. It is no p-value: random "
+        "directions are not what the edit would be if latent vectors said nothing of the outcome."
+    )
 
 
 def _followed(shown: Portraits) -> list[Block]:

@@ -32,6 +32,7 @@ from survlens.study.reproduce.phantom_latents import (
     chosen_on,
     fit_phantom_vae,
     largest_allowed,
+    most_explained,
     own_risk,
     phantom_parts,
     started_vae,
@@ -346,15 +347,22 @@ def _doubt(path: Sequence[FittedVAE], chosen: FittedVAE) -> str:
     """What is to be said where the rule allows no τ of the path."""
     if chosen.error <= largest_allowed(path):
         return ""
+    kept = _kept(chosen, path)
+    if kept is None:
+        return (
+            ", the largest below 1, although no model of the path explains any of the variance of validation patients: "
+            "nothing here is to be believed. Train on more patients or for more passes (--patients, --epochs)"
+        )
     return (
-        f", the largest below 1, although it explains {_kept(chosen, path):.2f} of what the best of the path explains: "
+        f", the largest below 1, although it explains {kept:.2f} of what the best of the path explains: "
         "no τ of the path is allowed. Add larger ones, such as --tau 0.95 --tau 0.99"
     )
 
 
-def _kept(fitted: FittedVAE, path: Sequence[FittedVAE]) -> float:
-    """Share of the variance that the best of the path explains."""
-    return (1 - fitted.error) / (1 - min(each.error for each in path))
+def _kept(fitted: FittedVAE, path: Sequence[FittedVAE]) -> float | None:
+    """Share of the variance that the best of the path explains; None where no model explains any."""
+    best = most_explained(path)
+    return (1 - fitted.error) / best if best > 0 else None
 
 
 def _remarks(plan: CoxVAEPlan, path: Sequence[FittedVAE], chosen: FittedVAE) -> list[str]:

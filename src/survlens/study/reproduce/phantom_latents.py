@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -331,8 +332,8 @@ def chosen_on(path: Sequence[FittedVAE]) -> FittedVAE:
     The paper asks for τ "as small as possible" while reconstructions stay meaningful; this is that sentence with a
     number, taken on validation patients. Variance is that over the mean training volume, averaged over the channels, so
     that a picture without anything of the patient explains none. The plain autoencoder (τ = 1), which spends every
-    dimension on pictures, sets the scale and is never chosen. Where no τ is allowed, the largest is taken, which comes
-    nearest; a longer path would hold one that is.
+    dimension on pictures, may be the best and is never chosen. Where no τ is allowed, the largest is taken, which comes
+    nearest; a longer path, or longer training where nothing explains anything, would hold one that is.
     """
     survival = [each for each in path if each.tau < 1]
     allowed = [each for each in survival if each.error <= largest_allowed(path)]
@@ -340,8 +341,14 @@ def chosen_on(path: Sequence[FittedVAE]) -> FittedVAE:
 
 
 def largest_allowed(path: Sequence[FittedVAE]) -> float:
-    """The largest reconstruction error of a τ that may be chosen."""
-    return 1 - KEPT * (1 - min(each.error for each in path))
+    """The largest reconstruction error of a τ that may be chosen; 0 where no model explains anything."""
+    best = most_explained(path)
+    return 1 - KEPT * best if best > 0 else 0.0
+
+
+def most_explained(path: Sequence[FittedVAE]) -> float:
+    """The largest share of the variance that a model of the path explains; 0 where each is no better than the mean."""
+    return max([0.0, *(1 - each.error for each in path if math.isfinite(each.error))])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,10 +10,11 @@ from survlens.report.figures.comparison import Panel, comparison_figure
 from survlens.report.figures.edits import EditRow, FrontPoint, edit_front_figure, edit_grid_figure, restart_figure
 from survlens.report.sections.portraits import ETHICS
 from survlens.study.portrait_comparison import beside_controls, compared, ratio_of
-from survlens.study.portrait_edits import AGE, COVARIATE, PROJECTED, RAW, JudgedEdit
+from survlens.study.portrait_edit_job import READ_ANEW
+from survlens.study.portrait_edits import AGE, COVARIATE, PROJECTED, RAW, RISK, JudgedEdit
 from survlens.study.portrait_record import UNIT, PortraitFacts, write_record
 from survlens.study.portrait_survival import CLINICAL, LATE, PHOTO
-from survlens.study.reproduce.portraits import PortraitChain
+from survlens.study.reproduce.portraits import READ, READ_BY_FACTOR, PortraitChain
 from survlens.study.reproduce.tables import Findings, Record, ResultTable
 
 CLOSE = 0.03
@@ -71,6 +72,7 @@ def write_portraits(out: Path, chain: PortraitChain) -> Path:
             for column, groups in chain.survival.subgroups.items()
             for each in groups
         ],
+        readers={RISK: READ_ANEW} | dict.fromkeys(READ, READ_BY_FACTOR),
     )
     photographs = chain.embedded.cohort.pictures[chain.embedded.test[0] :]
     comparisons = compared(chain.edits, chain.directions, chain.plan.edits)

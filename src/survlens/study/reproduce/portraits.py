@@ -42,6 +42,11 @@ from survlens.training.thread_count import threads_for_side
 Tell = Callable[[str], object]
 READ = ("illness", "age")
 """Factors that the independent reader reads from edited pictures."""
+READ_BY_FACTOR = (
+    "a regression that was fitted to other drawings and knows neither generator, latent vector nor hazard, in standard "
+    "deviations of the true value over training faces"
+)
+"""How `factor_readers` read."""
 
 
 @dataclass(frozen=True, slots=True)
