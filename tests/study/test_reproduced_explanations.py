@@ -121,6 +121,7 @@ def test_local_accuracy_of_exact_paths_is_that_of_drawing_references() -> None:
         assert row["references"] < plan.references or row["local accuracy"] < 1e-6
 
 
+@pytest.mark.slow
 def test_run_times_are_told_for_every_size() -> None:
     plan = RunTimePlan(train=100, features=(3, 5), times=(2, 4), instances=2, references=2, repeats=1, epochs=1)
     found = rows(run_time_of_methods(plan), "seconds")

@@ -88,6 +88,7 @@ def test_an_interrupted_training_ends_with_the_bits_of_a_straight_one(tmp_path):
     assert same(tensors(again), tensors(resumed[1]))
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_resumed_history_are_those_of_a_straight_one(tmp_path):
     straight = finetune(*networks(), blobs(), settings(log_interval=2), folder=tmp_path / "a")
     finetune(*networks(), blobs(), settings(log_interval=2, seconds=1e-9), folder=tmp_path / "b")
@@ -271,6 +272,7 @@ def test_the_record_knows_photographs_and_patients_and_no_name(tmp_path):
     assert b"Miller" not in everything
 
 
+@pytest.mark.slow
 def test_reusing_generated_pictures_trains_otherwise_but_as_well():
     found = []
     for reuse in (False, True):

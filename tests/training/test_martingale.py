@@ -98,6 +98,7 @@ def test_the_hazard_is_made_anew_every_so_many_steps(rows, model):
     assert [curves[i] is curves[i - 1] for i in range(1, 7)] == [True, True, False, True, True, False]
 
 
+@pytest.mark.slow
 def test_batches_of_one_reach_what_the_whole_cohort_reaches():
     """The plain loss learns nothing from batches of one."""
 
